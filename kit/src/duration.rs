@@ -51,7 +51,7 @@ impl FromStr for Span {
                 };
             rest = &rest[letters..];
         }
-        if !seconds.is_finite() || seconds < 0.001 || seconds > LONGEST {
+        if !(0.001..=LONGEST).contains(&seconds) {
             return Err(ParseSpanError::Range(shown));
         }
         Ok(Self(Duration::from_millis((seconds * 1000.0).round() as u64)))

@@ -56,7 +56,7 @@ impl fmt::Display for Bytes {
         let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         for (unit, shift) in units {
             if self.0 >= 1 << shift {
-                return if self.0 % (1 << shift) == 0 {
+                return if self.0.is_multiple_of(1 << shift) {
                     write!(f, "{}{unit}", self.0 >> shift)
                 } else {
                     write!(f, "{:.1}{unit}", self.0 as f64 / (1u64 << shift) as f64)
