@@ -8,7 +8,7 @@ use super::distributions::{beta_quantile, normal_critical};
 /// Points of the grid over the nuisance share; the refinement after it takes the neighbourhood of the best one.
 const NUISANCE_GRID: usize = 1000;
 /// Trials in one arm above which Boschloo's test is refused: the table grows with their product.
-const BOSCHLOO_TRIALS_MAX: u64 = 200;
+const BOSCHLOO_TRIALS_MAX: u64 = 100;
 
 /// Exact two-sided interval for a share: `successes` of `trials`, between 0 and 1.
 ///
@@ -57,7 +57,7 @@ pub fn newcombe(first: (u64, u64), second: (u64, u64), error: f64) -> Option<(f6
 /// Boschloo's unconditional exact test of p₁ = p₂: the two-sided p-value, twice the smaller one-sided one.
 ///
 /// The statistic is Fisher's one-sided p; its null distribution is maximised over the common share. Each pair is
-/// (successes, trials). None where an arm has no trials, more successes than trials, or over 200 trials.
+/// (successes, trials). None where an arm has no trials, more successes than trials, or over 100 trials.
 pub fn boschloo(first: (u64, u64), second: (u64, u64)) -> Option<f64> {
     let fits = |(k, n): (u64, u64)| n > 0 && k <= n && n <= BOSCHLOO_TRIALS_MAX;
     if !fits(first) || !fits(second) {

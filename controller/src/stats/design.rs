@@ -68,7 +68,7 @@ pub fn detectable(aim: Aim, layout: Layout, looks: &[u32], alpha: f64) -> Result
 /// None where more than 1,000 would be needed, or (for overlapping splits) where no number would do.
 pub fn needed_seeds(aim: Aim, layout: Layout, size: f64, error: f64) -> Option<usize> {
     let enough = |n: usize| at_look(aim, layout, n, error) <= size;
-    if !(size > 0.0) || !enough(SEEDS_MAX) {
+    if size.is_nan() || size <= 0.0 || !enough(SEEDS_MAX) {
         return None;
     }
     let (mut low, mut high) = (2, SEEDS_MAX);
@@ -100,7 +100,7 @@ fn at_look(aim: Aim, layout: Layout, n: usize, error: f64) -> f64 {
     let mut high = 1.0;
     while design.chance(aim, high) < CHANCE {
         high *= 2.0;
-        if !(high < 1e9) {
+        if high > 1e9 {
             return f64::INFINITY;
         }
     }

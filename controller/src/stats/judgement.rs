@@ -43,6 +43,8 @@ pub struct Contrast<'a> {
 pub struct Judgement {
     /// The verdict and why.
     pub ruling: Ruling,
+    /// The arms that have a weight, in the order in which the estimate lists them.
+    pub cells: Vec<usize>,
     /// The estimate with failed runs at `worst`; none under a gate.
     pub estimate: Option<Estimate>,
     /// Its interval at the ledger's level.
@@ -70,7 +72,15 @@ pub fn judge(contrast: Contrast, predicts: Predicts, error: f64, delta: f64) -> 
         let seeds = seeds_for(predicts, contrast.pairing, estimate, error, delta);
         ruling = ruling.needing(seeds);
     }
-    Judgement { ruling, estimate: estimate.ok(), interval: interval.ok(), interval_at_median, failures }
+    let cells = weighted(contrast.coefficients);
+    Judgement {
+        ruling,
+        cells,
+        estimate: estimate.ok(),
+        interval: interval.ok(),
+        interval_at_median,
+        failures,
+    }
 }
 
 fn estimate_at(
@@ -82,12 +92,10 @@ fn estimate_at(
         let problem = format!("{} coefficients for {} variants", coefficients.len(), arms.len());
         return Err(Gate::Shape { problem });
     }
-    let weighted = |cell: usize| coefficients[cell] != 0.0;
-    if let Some(cell) = (0..arms.len()).find(|&cell| weighted(cell) && all_failed(&arms[cell])) {
+    let cells = weighted(coefficients);
+    if let Some(&cell) = cells.iter().find(|&&cell| all_failed(&arms[cell])) {
         return Err(Gate::AllFailed { cell, n: arms[cell].len() });
     }
-    // Only what has a weight takes part: another arm's failures say nothing about this contrast.
-    let cells: Vec<usize> = (0..arms.len()).filter(|&cell| weighted(cell)).collect();
     let values = cells.iter().map(|&cell| fill(&arms[cell])).collect::<Result<Vec<_>, _>>()?;
     let weights: Vec<f64> = cells.iter().map(|&cell| coefficients[cell]).collect();
     let named = |gate: Gate| match gate {
@@ -106,6 +114,11 @@ fn estimate_at(
         Pairing::Seed => paired(&weights, &values, None).map_err(named),
         Pairing::SeedDrawsSplit(split) => paired(&weights, &values, Some(split)).map_err(named),
     }
+}
+
+/// Only what has a weight takes part: another arm's failures say nothing about this contrast.
+fn weighted(coefficients: &[f64]) -> Vec<usize> {
+    (0..coefficients.len()).filter(|&cell| coefficients[cell] != 0.0).collect()
 }
 
 /// About how many seeds per arm would settle the claim if the spread is what was seen.

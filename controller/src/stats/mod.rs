@@ -32,8 +32,12 @@ pub mod gate;
 mod judgement;
 /// How much error each look of each contrast of each experiment may spend.
 pub mod ledger;
+/// The rank check that stands beside a mean.
+pub mod rank_check;
 /// From a run's series to its one number.
 pub mod reduce;
+/// Claims about the share of failed runs.
+pub mod shares;
 /// The decision table.
 pub mod verdict;
 
@@ -49,7 +53,9 @@ pub use failures::{FailureShare, Observed, at_median, at_worst, failure_share};
 pub use gate::Gate;
 pub use judgement::{Contrast, Judgement, Pairing, judge};
 pub use ledger::{Ledger, LedgerError};
+pub use rank_check::rank_check;
 pub use reduce::{Better, Point, ReduceError};
+pub use shares::{judge_shares, smallest_exact_p};
 pub use verdict::{Predicts, Reason, Ruling, Verdict, rule};
 
 #[cfg(test)]

@@ -86,6 +86,8 @@ pub enum Reason {
     RelevantChange,
     /// Differs from 0; whether by Δ is open.
     DiffersRelevanceOpen,
+    /// The interval of a difference of shares excludes 0, the exact test does not agree (METHOD §2.2).
+    ExactTestDisagrees,
     /// Compatible with too much.
     Undecided,
 }
@@ -191,7 +193,8 @@ fn directional(oriented: Interval, delta: f64) -> (Verdict, Reason) {
     }
 }
 
-fn sentence(predicts: Predicts, reason: Reason, interval: Interval, delta: f64) -> String {
+/// The row in words, with numbers in the interval's own units.
+pub(super) fn sentence(predicts: Predicts, reason: Reason, interval: Interval, delta: f64) -> String {
     let (low, high) = (number(interval.low), number(interval.high));
     let (margin, opposite) = (number(delta), number(-delta));
     let (sign_of_gain, gain) = match predicts {
@@ -217,11 +220,14 @@ fn sentence(predicts: Predicts, reason: Reason, interval: Interval, delta: f64) 
         Reason::DiffersRelevanceOpen => {
             format!("{direction}: {low} to {high}; it differs, whether it matters (by {margin}) is open")
         }
+        Reason::ExactTestDisagrees => {
+            format!("{low} to {high} excludes 0, and the exact test does not agree")
+        }
         Reason::Undecided => format!("compatible with {low} to {high}"),
     }
 }
 
-/// Four significant digits, no trailing zeros, a real minus sign never: the text is also read by programs.
+/// Four significant digits without trailing zeros; the minus sign is ASCII, since programs read the text too.
 pub(super) fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

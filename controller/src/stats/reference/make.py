@@ -129,6 +129,20 @@ def boschloo():
     return cases
 
 
+def ranks():
+    """All ways to deal the ranks, by SciPy's permutation test; failed runs (null) tie below all others."""
+    cases = []
+    for n1, n2, f1, f2, shift in [(5, 5, 0, 0, 0.02), (5, 5, 2, 0, 0.0), (6, 5, 1, 1, 0.01), (7, 8, 0, 3, -0.01), (5, 5, 0, 5, 0.0)]:
+        first = [None] * f1 + [float(round(v, 2)) for v in rng.normal(0.9, 0.02, n1 - f1)]
+        second = [None] * f2 + [float(round(v, 2)) for v in rng.normal(0.9 + shift, 0.02, n2 - f2)]
+        r = stats.rankdata([-1.0 if v is None else v for v in first + second])
+        centre = r.mean() * n1
+        result = stats.permutation_test((r[:n1], r[n1:]), lambda a, b: abs(np.sum(a) - centre), alternative="greater",
+                                        n_resamples=np.inf, vectorized=False)
+        cases.append(dict(first=first, second=second, p=float(result.pvalue)))
+    return cases
+
+
 def spread_limits():
     return [dict(n=n, factor=float(np.sqrt((n - 1) / stats.chi2.ppf(0.2, n - 1)))) for n in (2, 3, 5, 10, 30)]
 
@@ -159,6 +173,6 @@ def areas():
 
 if __name__ == "__main__":
     versions = dict(numpy=np.__version__, scipy=scipy.__version__, statsmodels=statsmodels.__version__)
-    tables = [welch, contrasts, paired, t_quantiles, clopper_pearson, wilson, newcombe, boschloo, spread_limits,
+    tables = [welch, contrasts, paired, t_quantiles, clopper_pearson, wilson, newcombe, boschloo, ranks, spread_limits,
               paired_effects, slopes, areas]
     print(json.dumps(dict(versions=versions, **{table.__name__: table() for table in tables}), indent=1))

@@ -4,11 +4,11 @@
 use serde::Deserialize;
 
 use crate::stats::{
-    Aim, Cell, Estimate, Layout, Point, SplitSizes,
+    Aim, Better, Cell, Estimate, Layout, Observed, Point, SplitSizes,
     binomial::wilson,
     boschloo, clopper_pearson, detectable,
     distributions::t_critical,
-    independent, newcombe, paired,
+    independent, newcombe, paired, rank_check,
     reduce::{area, slope_over},
     spread_upper_limit,
 };
@@ -23,6 +23,7 @@ struct Reference {
     wilson: Vec<Share>,
     newcombe: Vec<TwoShares>,
     boschloo: Vec<TwoShares>,
+    ranks: Vec<Ranks>,
     spread_limits: Vec<SpreadLimit>,
     paired_effects: Vec<PairedEffect>,
     slopes: Vec<Slope>,
@@ -95,6 +96,13 @@ struct TwoShares {
     #[serde(default)]
     high: f64,
     #[serde(default)]
+    p: f64,
+}
+
+#[derive(Deserialize)]
+struct Ranks {
+    first: Vec<Option<f64>>,
+    second: Vec<Option<f64>>,
     p: f64,
 }
 
@@ -246,6 +254,30 @@ fn boschloo_agrees() {
             case.n2,
             case.p
         );
+    }
+}
+
+#[test]
+fn rank_checks_agree() {
+    let cases = reference().ranks;
+    assert_eq!(cases.len(), 5);
+    for case in cases {
+        let arm = |values: &[Option<f64>]| -> Vec<Observed> {
+            values.iter().map(|value| value.map_or(Observed::Failed, Observed::Value)).collect()
+        };
+        let (first, second) = (arm(&case.first), arm(&case.second));
+        same(rank_check(&first, &second, Better::Higher).unwrap(), case.p);
+        same(rank_check(&second, &first, Better::Higher).unwrap(), case.p);
+        // A loss is the same with its sign turned.
+        let turned = |arm: &[Observed]| -> Vec<Observed> {
+            arm.iter()
+                .map(|observed| match observed {
+                    Observed::Value(value) => Observed::Value(-value),
+                    Observed::Failed => Observed::Failed,
+                })
+                .collect()
+        };
+        same(rank_check(&turned(&first), &turned(&second), Better::Lower).unwrap(), case.p);
     }
 }
 
