@@ -1,1 +1,68 @@
-//! run
+//! The life of a run, from the request to its `finished` event. Nothing here knows gRPC; the protocol's messages
+//! are used as data, because events are stored as they are sent.
+//!
+//! ```text
+//!   service ──▶ registry ──admits──▶ driver ──orders──▶ sandbox (a trait)
+//!                  │                    │ limits, reasons, evidence ─▶ outcome (pure)
+//!                  │                    ▼
+//!                  │                 recorder ◀── tail ◀── the sandbox's log files
+//!                  │                    │ one writer
+//!                  ▼                    ▼
+//!               record, tombstones   spool ──▶ any number of watchers
+//! ```
+//!
+//! - One driver task owns a run, one recorder task owns its spool. Everyone else holds a [`handle::RunHandle`]:
+//!   a published state to watch and a token to cancel with.
+//! - Intent before deed: the record is synced before a sandbox is made, the reason before the first signal.
+//! - What the sandbox left (logs, metrics, artifacts) is hostile: each parser here is bounded and total.
+//!
+//! Design notes. No handler owns a run, so a connection that drops takes nothing with it. A queue of commands to
+//! the driver was left out: the only command is `cancel`, which is idempotent, and a token says just that.
+
+/// Copying what the program made, out of a hostile tree.
+pub mod artifacts;
+/// The plan's rule for stopping a program that has diverged.
+pub mod divergence;
+/// The task that owns a run.
+pub mod driver;
+/// What everyone but the driver sees of a run.
+pub mod handle;
+/// The last part of a run: evidence, outcome, artifacts, removal.
+pub mod harvest;
+/// The disk that admitted runs may still fill.
+pub mod ledger;
+/// Metric lines, parsed with bounds.
+pub mod metrics;
+/// From evidence to exactly one outcome.
+pub mod outcome;
+/// The record of a run on disk.
+pub mod record;
+/// The one writer of a run's spool.
+pub mod recorder;
+/// Every run on this worker.
+pub mod registry;
+/// Taking up what an earlier process left.
+pub mod recovery;
+/// What runs need from other rooms.
+pub mod seams;
+/// A request turned into a checked specification.
+pub mod spec;
+/// Append-only, checksummed segments of events.
+pub mod spool;
+/// The machine: states, events, actions.
+pub mod state;
+/// Reading the sandbox's log files.
+pub mod tail;
+/// Ids that are forgotten, and must stay so.
+pub mod tombstones;
+/// The exception in the last of standard error.
+pub mod traceback;
+
+#[cfg(test)]
+mod fake;
+
+kit::id_type!(
+    /// Of a run, made by the controller.
+    RunId,
+    "run"
+);

@@ -1,0 +1,327 @@
+//! The last part of a run, and what is measured on the way: drain the logs, take the evidence, open the end gate,
+//! copy the artifacts, classify, remove, write the last event.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use proto::v1::{Finished, GpuUsage, LostCause, Outcome, OutcomeKind, Usage, UsageTotals, event::Kind};
+use tokio::sync::oneshot;
+
+use super::{
+    artifacts::{self, ArtifactRules, Collected},
+    driver::{Driver, REMOVE_LIMIT},
+    outcome::{self, Facts},
+    recorder::{Drained, Order as Recording},
+    seams::GpuMeter,
+    state::State,
+    traceback,
+};
+use crate::sandbox::{Evidence, Order, Reading, Sandbox};
+
+/// Between two usage samples.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+/// A reading may take this long; then it is left out.
+const READING_LIMIT: Duration = Duration::from_secs(1);
+/// Reading the logs to their end may take this long.
+const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+/// A CPU is idle below this share of one core.
+const IDLE_CPU: f64 = 0.02;
+
+/// What the end of a run came to.
+#[derive(Debug, Clone, Default)]
+pub struct Harvested {
+    evidence: Evidence,
+    drained: Drained,
+    collected: Collected,
+    outcome: Option<Outcome>,
+}
+
+/// Usage as it is sampled, and since when nothing has happened.
+#[derive(Debug)]
+pub struct Meter {
+    last_sample: Duration,
+    last_activity: Duration,
+    last_cpu: Duration,
+    output_bytes: u64,
+    disk_peak: u64,
+    gpu_peaks: Vec<GpuUsage>,
+    last: Reading,
+}
+
+impl Meter {
+    /// From a monotonic moment on.
+    #[must_use]
+    pub fn new(now: Duration) -> Self {
+        Self {
+            last_sample: now,
+            last_activity: now,
+            last_cpu: Duration::ZERO,
+            output_bytes: 0,
+            disk_peak: 0,
+            gpu_peaks: Vec::new(),
+            last: Reading::default(),
+        }
+    }
+
+    /// Output is a sign of life.
+    pub fn saw_output(&mut self, bytes: u64, now: Duration) {
+        if bytes != self.output_bytes {
+            self.output_bytes = bytes;
+            self.last_activity = now;
+        }
+    }
+
+    /// Whether a sample is due.
+    #[must_use]
+    pub fn is_due(&self, now: Duration) -> bool {
+        now.saturating_sub(self.last_sample) >= SAMPLE_EVERY
+    }
+
+    /// For how long nothing has happened.
+    #[must_use]
+    pub fn idle_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_activity)
+    }
+
+    /// Takes a sample, `None` where the sandbox cannot be read.
+    pub async fn sample(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        gpus: &Arc<dyn GpuMeter>,
+        uuids: &[String],
+        now: Duration,
+    ) -> Option<Usage> {
+        let since = now.saturating_sub(self.last_sample);
+        self.last_sample = now;
+        let reading = match tokio::time::timeout(READING_LIMIT, sandbox.reading()).await {
+            Ok(Ok(reading)) => reading,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no usage sample");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let gpu_usage = if uuids.is_empty() {
+            Vec::new()
+        } else {
+            let (gpus, uuids) = (Arc::clone(gpus), uuids.to_vec());
+            kit::task::blocking("read GPUs", move || gpus.read(&uuids)).await.unwrap_or_default()
+        };
+        let cpu = reading.cpu.saturating_sub(self.last_cpu).as_secs_f64();
+        let busy = cpu > IDLE_CPU * since.as_secs_f64() || gpu_usage.iter().any(|g| g.utilisation_percent > 0);
+        if busy {
+            self.last_activity = now;
+        }
+        self.last_cpu = reading.cpu;
+        self.disk_peak = self.disk_peak.max(reading.disk_bytes);
+        for usage in &gpu_usage {
+            match self.gpu_peaks.iter_mut().find(|peak| peak.uuid == usage.uuid) {
+                Some(peak) => {
+                    peak.memory_bytes = peak.memory_bytes.max(usage.memory_bytes);
+                    peak.utilisation_percent = peak.utilisation_percent.max(usage.utilisation_percent);
+                }
+                None => self.gpu_peaks.push(usage.clone()),
+            }
+        }
+        let usage = usage_of(&reading, gpu_usage);
+        self.last = reading;
+        Some(usage)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn usage_of(reading: &Reading, gpus: Vec<GpuUsage>) -> Usage {
+    Usage {
+        cpu_ns: nanoseconds(reading.cpu),
+        memory_bytes: reading.memory_bytes,
+        memory_peak_bytes: reading.memory_peak_bytes,
+        disk_bytes: reading.disk_bytes,
+        pids: reading.pids,
+        gpus,
+    }
+}
+
+impl Driver {
+    /// Takes out of the sandbox what is to stay.
+    pub(super) async fn harvest(&mut self) {
+        let Some(sandbox) = self.sandbox.clone() else { return };
+        if !self.quiet {
+            // After an end that nobody expected something may still live, and a live writer makes every look a race.
+            if let Err(error) = tokio::time::timeout(REMOVE_LIMIT, sandbox.order(Order::Kill)).await {
+                tracing::warn!(%error, "the sandbox does not answer");
+            }
+        }
+        if self.wall.is_none() {
+            let now = self.parts.clock.monotonic();
+            self.wall = self.parts.record.gate_monotonic.map(|gate| now.saturating_sub(gate));
+        }
+        let drained = self.drain().await;
+        let evidence = sandbox.evidence().await;
+        if evidence.complete {
+            self.record_event(Kind::Usage(usage_of(&evidence.reading, Vec::new()))).await;
+        }
+        match tokio::time::timeout(REMOVE_LIMIT, sandbox.end()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.set_aside(&error.to_string()),
+            Err(_) => self.set_aside("the container was not gone in time"),
+        }
+        let collected = self.collect(&sandbox).await;
+        let mut outcome = outcome::classify(&self.facts(&sandbox, &evidence, &drained), &self.parts.record.limits);
+        outcome.notes.extend(drained.notes.iter().cloned());
+        if let Some(reason) = &collected.exceeded {
+            // A failure of the program's own explains more than what it left behind.
+            if matches!(outcome.kind(), OutcomeKind::Succeeded | OutcomeKind::MissingMetrics) {
+                let notes = std::mem::take(&mut outcome.notes);
+                let ended = outcome.exit_code;
+                outcome = outcome::limit_exceeded("artifacts", reason.clone());
+                outcome.exit_code = ended;
+                outcome.notes = notes;
+            } else {
+                outcome.notes.push(format!("artifacts were left out: {reason}"));
+            }
+        }
+        self.harvested = Some(Harvested { evidence, drained, collected, outcome: Some(outcome) });
+    }
+
+    async fn drain(&mut self) -> Drained {
+        let (done, drained) = oneshot::channel();
+        self.parts.recorder.send(Recording::Drain(done)).await.ok();
+        match tokio::time::timeout(DRAIN_LIMIT, drained).await {
+            Ok(Ok(drained)) => drained,
+            Ok(Err(_)) => {
+                let (detail, full) = self.parts.progress.borrow().failed.clone().unwrap_or_default();
+                let cause = if full { LostCause::HostDisk } else { LostCause::Spool };
+                self.abandoned.get_or_insert((cause, detail));
+                Drained::default()
+            }
+            Err(_) => {
+                let detail = "the logs could not be read to their end in time".to_owned();
+                self.abandoned.get_or_insert((LostCause::HostDisk, detail));
+                Drained::default()
+            }
+        }
+    }
+
+    fn facts(&self, sandbox: &Arc<dyn Sandbox>, evidence: &Evidence, drained: &Drained) -> Facts {
+        Facts {
+            reason: self.parts.record.reason.clone(),
+            abandoned: self.abandoned.clone(),
+            gate_opened: self.parts.record.gate_monotonic.is_some(),
+            reports: sandbox.reports().borrow().clone(),
+            killed_by_engine: self.killed_by_engine,
+            evidence: evidence.clone(),
+            exception: traceback::parse(&drained.stderr_tail),
+            stderr_tail: kit::text::printable(&String::from_utf8_lossy(&drained.stderr_tail)),
+            diverged: drained.diverged.clone(),
+            missing_metrics: drained.missing_metrics.clone(),
+        }
+    }
+
+    async fn collect(&mut self, sandbox: &Arc<dyn Sandbox>) -> Collected {
+        let rules = ArtifactRules {
+            uid: self.parts.lease.grant.uid,
+            bytes_max: self.parts.record.limits.artifact_bytes,
+            files_max: self.parts.record.limits.artifact_files,
+        };
+        let (source, target) = (sandbox.artifacts(), self.parts.folder.join("artifacts"));
+        let work = move || artifacts::collect(&source, &target, rules);
+        match kit::task::blocking("copy artifacts", work).await {
+            Some(Ok(collected)) => collected,
+            Some(Err(error)) => {
+                let cause = if error.is_disk_full() { LostCause::HostDisk } else { LostCause::Sandbox };
+                tracing::error!(%error, "the artifacts cannot be copied");
+                self.abandoned.get_or_insert((cause, format!("the artifacts cannot be copied: {error}")));
+                Collected::default()
+            }
+            None => {
+                let detail = "copying the artifacts stopped".to_owned();
+                self.abandoned.get_or_insert((LostCause::WorkerCrash, detail));
+                Collected::default()
+            }
+        }
+    }
+
+    fn set_aside(&self, why: &str) {
+        let index = self.parts.lease.grant.index;
+        tracing::error!(slot = index, why, "the slot is set aside");
+        self.parts.slots.set_aside(index, why);
+    }
+
+    /// Leaves nothing of the sandbox, or sets its slot aside.
+    pub(super) async fn remove(&mut self) {
+        let Some(sandbox) = self.sandbox.take() else { return };
+        match tokio::time::timeout(REMOVE_LIMIT, sandbox.remove()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.set_aside(&error.to_string()),
+            Err(_) => self.set_aside("the sandbox was not removed in time"),
+        }
+    }
+
+    /// Writes the last event, then lets everyone know. Slot and disk are free before anyone can know, so that who
+    /// hears of the end finds them free.
+    pub(super) async fn finish(&mut self) {
+        let harvested = self.harvested.take().unwrap_or_default();
+        let outcome = harvested.outcome.unwrap_or_else(|| {
+            let facts = Facts {
+                reason: self.parts.record.reason.clone(),
+                abandoned: self.abandoned.clone(),
+                gate_opened: self.parts.record.gate_monotonic.is_some(),
+                ..Facts::default()
+            };
+            outcome::classify(&facts, &self.parts.record.limits)
+        });
+        let Harvested { evidence, drained, collected, .. } = harvested;
+        let record = &self.parts.record;
+        let now = self.parts.clock.monotonic();
+        let reading = if evidence.complete { &evidence.reading } else { &self.meter.last };
+        let begun = record.gate_monotonic.unwrap_or(now);
+        let wall = self.wall.unwrap_or_default();
+        let finished = Finished {
+            usage: Some(UsageTotals {
+                wall_ms: milliseconds(wall),
+                cpu_ns: nanoseconds(reading.cpu),
+                memory_peak_bytes: reading.memory_peak_bytes,
+                disk_peak_bytes: self.meter.disk_peak.max(reading.disk_bytes),
+                stdout_bytes: drained.stream_bytes[0],
+                stderr_bytes: drained.stream_bytes[1],
+                metric_points: drained.metric_points,
+                gpu_peaks: self.meter.gpu_peaks.clone(),
+                complete: evidence.complete,
+                prepare_ms: milliseconds(begun.saturating_sub(record.accepted_monotonic)),
+            }),
+            outcome: Some(outcome),
+            artifacts: collected.artifacts,
+            left_out: collected.left_out,
+            last_sequence: 0,
+            limits: Some(record.limits.wire()),
+            image_id: record.image_id.clone(),
+            backend: record.backend.clone(),
+            slot: record.slot,
+        };
+        self.parts.release();
+        let (done, written) = oneshot::channel();
+        self.parts.recorder.send(Recording::Finish(Box::new(finished.clone()), done)).await.ok();
+        let (finished, damaged) = match written.await {
+            Ok(finished) => (finished, false),
+            Err(_) => {
+                tracing::error!(run = %self.parts.record.run_id, "the last event could not be written");
+                (finished, true)
+            }
+        };
+        self.parts.record.finished = !damaged;
+        self.parts.record.finished_at_running_s = self.parts.running_s.load(Ordering::Relaxed);
+        self.save_record().await;
+        self.parts.published.send_modify(|published| {
+            published.state = State::Finished;
+            published.elapsed = Some(wall);
+            published.finished = Some(finished);
+            published.spool_damaged = damaged;
+        });
+    }
+}

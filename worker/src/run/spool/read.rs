@@ -1,0 +1,309 @@
+//! Reading a spool: for a watcher, from a sequence on; and whole, at start, to cut a torn tail and to learn how
+//! far it goes.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use proto::v1::{Event, Finished, Stream, event::Kind};
+
+use super::{
+    SpoolError, count_segments,
+    format::{self, Header, Parsed},
+    segment_path,
+};
+use crate::run::RunId;
+
+/// Read at once for a watcher.
+const READ_BYTES: usize = 256 << 10;
+
+/// What a whole spool says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    /// Of the last segment; 0 where there is none.
+    pub ordinal: u64,
+    /// Good bytes of the last segment.
+    pub segment_bytes: u64,
+    /// Good bytes of all segments.
+    pub total_bytes: u64,
+    /// Of the last event.
+    pub last_sequence: u64,
+    /// End of the last frame or gap of stdout, stderr and metrics: where to read on.
+    pub stream_ends: [u64; 3],
+    /// Since the start gate, at the last event.
+    pub elapsed_ns: u64,
+    /// The last event, where the run has one.
+    pub finished: Option<Finished>,
+    /// Bytes that were cut off at the end.
+    pub cut_bytes: u64,
+}
+
+/// Index of a stream in arrays of three.
+#[must_use]
+pub fn stream_index(stream: Stream) -> Option<usize> {
+    match stream {
+        Stream::Stdout => Some(0),
+        Stream::Stderr => Some(1),
+        Stream::Metrics => Some(2),
+        Stream::Unspecified => None,
+    }
+}
+
+impl Recovered {
+    fn take(&mut self, event: Event) {
+        self.last_sequence = event.sequence;
+        self.elapsed_ns = event.elapsed_ns;
+        let (stream, end) = match event.kind {
+            Some(Kind::Frame(frame)) => (frame.stream(), frame.offset + frame.data.len() as u64),
+            Some(Kind::Gap(gap)) => (gap.stream(), gap.from_offset + gap.dropped_bytes),
+            Some(Kind::Finished(finished)) => {
+                self.finished = Some(finished);
+                return;
+            }
+            _ => return,
+        };
+        if let Some(index) = stream_index(stream) {
+            self.stream_ends[index] = self.stream_ends[index].max(end);
+        }
+    }
+}
+
+/// Reads all segments, cuts a torn tail off the last one, and says how far the spool goes.
+///
+/// # Errors
+/// [`SpoolError::Damaged`] for bad bytes that are not the end of the last segment.
+pub fn recover(folder: &Path, run_id: RunId) -> Result<Recovered, SpoolError> {
+    scan(folder, run_id, 1)
+}
+
+/// As [`recover`], from the last segment alone: enough to find how a finished run ended.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_last(folder: &Path, run_id: RunId) -> Result<Recovered, SpoolError> {
+    let found = scan(folder, run_id, count_segments(folder).max(1))?;
+    // The last segment had no whole header and is gone: the one before it is the last one now.
+    if found.ordinal == 0 { scan(folder, run_id, count_segments(folder).max(1)) } else { Ok(found) }
+}
+
+fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError> {
+    let mut found = Recovered::default();
+    let last = count_segments(folder);
+    for ordinal in 1..from {
+        let path = segment_path(folder, ordinal);
+        let size = std::fs::metadata(&path).map_err(|e| SpoolError::io("read", &path, e))?.len();
+        found.total_bytes += size;
+    }
+    for ordinal in from..=last {
+        let path = segment_path(folder, ordinal);
+        let bytes = std::fs::read(&path).map_err(|e| SpoolError::io("read", &path, e))?;
+        let damaged = |offset: usize, detail| SpoolError::Damaged {
+            path: path.clone(),
+            offset: offset as u64,
+            detail,
+        };
+        let mut good = 0;
+        match Header::decode(&bytes, run_id) {
+            Some(header) if ordinal == from || header.first_sequence == found.last_sequence + 1 => {
+                if ordinal == from {
+                    found.last_sequence = header.first_sequence.saturating_sub(1);
+                }
+                good = format::HEADER_BYTES;
+            }
+            Some(_) => return Err(damaged(0, "its first sequence does not follow the segment before")),
+            // A kill between making a segment and its header leaves a short file.
+            None if ordinal == last && bytes.len() < format::HEADER_BYTES => {}
+            None => return Err(damaged(0, "the header is not what was written")),
+        }
+        while good > 0 && good < bytes.len() {
+            match format::parse_frame(&bytes[good..]) {
+                Parsed::Frame(event, size) if event.sequence == found.last_sequence + 1 => {
+                    found.take(*event);
+                    good += size;
+                }
+                Parsed::Frame(..) => return Err(damaged(good, "a sequence is missing or comes twice")),
+                Parsed::Short | Parsed::Bad if ordinal < last => {
+                    return Err(damaged(good, "a frame is not what was written"));
+                }
+                Parsed::Short | Parsed::Bad => {
+                    if later_frame(&bytes[good..], found.last_sequence + 1) {
+                        return Err(damaged(good, "a frame is not what was written, and good ones follow it"));
+                    }
+                    break;
+                }
+            }
+        }
+        found.total_bytes += good as u64;
+        if good < bytes.len() || good == 0 {
+            found.cut_bytes = (bytes.len() - good) as u64;
+            cut(&path, good)?;
+        }
+        if good > 0 {
+            found.ordinal = ordinal;
+            found.segment_bytes = good as u64;
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a good frame of a later sequence begins anywhere after the first byte: then the bad bytes before it
+/// are damage and no torn end. Data of a frame may look like frames, so the sequence has to fit as well.
+fn later_frame(bytes: &[u8], bad: u64) -> bool {
+    (1..bytes.len()).any(|at| match format::parse_frame(&bytes[at..]) {
+        Parsed::Frame(event, _) => event.sequence > bad && event.sequence - bad <= bytes.len() as u64,
+        Parsed::Short | Parsed::Bad => false,
+    })
+}
+
+fn cut(path: &Path, good: usize) -> Result<(), SpoolError> {
+    let work = || -> io::Result<()> {
+        if good == 0 {
+            std::fs::remove_file(path)?;
+            return kit::folder::sync_parent(path);
+        }
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(good as u64)?;
+        file.sync_all()
+    };
+    work().map_err(|e| SpoolError::io("cut the torn end of", path, e))
+}
+
+/// Reads events in order from the segments while a writer appends. Its memory is one small buffer.
+#[derive(Debug)]
+pub struct SpoolReader {
+    folder: PathBuf,
+    run_id: RunId,
+    ordinal: u64,
+    file: File,
+    /// What was read and not yet parsed begins at `start`.
+    buffer: Vec<u8>,
+    start: usize,
+    /// Of `buffer[start]` in the segment, for messages.
+    offset: u64,
+    last: u64,
+}
+
+impl SpoolReader {
+    /// Opens a spool after an event that the caller has; `synced` is the last one on disk.
+    ///
+    /// # Errors
+    /// [`SpoolError::PastEnd`], [`SpoolError::Damaged`], [`SpoolError::Io`].
+    pub fn open(folder: &Path, run_id: RunId, after: u64, synced: u64) -> Result<Self, SpoolError> {
+        if after > synced {
+            return Err(SpoolError::PastEnd { asked: after, last: synced });
+        }
+        // The last segment that begins at or before the wanted event.
+        let (mut low, mut high) = (1, count_segments(folder).max(1));
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let (_, header) = open_segment(folder, run_id, middle)?;
+            if header.first_sequence <= after + 1 { low = middle } else { high = middle - 1 }
+        }
+        let (file, header) = open_segment(folder, run_id, low)?;
+        let mut reader = Self {
+            folder: folder.to_owned(),
+            run_id,
+            ordinal: low,
+            file,
+            buffer: Vec::new(),
+            start: 0,
+            offset: format::HEADER_BYTES as u64,
+            last: header.first_sequence.saturating_sub(1),
+        };
+        while reader.last < after {
+            // Not past `after`, which is synced.
+            if reader.next(after)?.is_none() {
+                return Err(reader.damaged("the segment ends too early"));
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Of the event that was read last.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The next event, or `None` where the caller is at `synced`.
+    ///
+    /// # Errors
+    /// [`SpoolError::Damaged`], [`SpoolError::Io`].
+    pub fn next(&mut self, synced: u64) -> Result<Option<Event>, SpoolError> {
+        if self.last >= synced {
+            return Ok(None);
+        }
+        loop {
+            match format::parse_frame(&self.buffer[self.start..]) {
+                Parsed::Frame(event, size) => {
+                    if event.sequence != self.last + 1 {
+                        return Err(self.damaged("a sequence is missing or comes twice"));
+                    }
+                    self.start += size;
+                    self.offset += size as u64;
+                    self.last = event.sequence;
+                    return Ok(Some(*event));
+                }
+                Parsed::Bad => return Err(self.damaged("a frame is not what was written")),
+                Parsed::Short => {
+                    if !self.fill()? {
+                        self.next_segment()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads more; false at the end of the segment.
+    fn fill(&mut self) -> Result<bool, SpoolError> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let had = self.buffer.len();
+        self.buffer.resize(had + READ_BYTES, 0);
+        let count = loop {
+            match self.file.read(&mut self.buffer[had..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match count {
+            Ok(count) => {
+                self.buffer.truncate(had + count);
+                Ok(count > 0)
+            }
+            Err(error) => Err(SpoolError::io("read", &segment_path(&self.folder, self.ordinal), error)),
+        }
+    }
+
+    fn next_segment(&mut self) -> Result<(), SpoolError> {
+        if self.start < self.buffer.len() || !segment_path(&self.folder, self.ordinal + 1).exists() {
+            // Synced events are missing, whatever the reason.
+            return Err(self.damaged("the segment ends too early"));
+        }
+        let (file, header) = open_segment(&self.folder, self.run_id, self.ordinal + 1)?;
+        self.ordinal += 1;
+        self.file = file;
+        self.offset = format::HEADER_BYTES as u64;
+        if header.first_sequence != self.last + 1 {
+            return Err(self.damaged("its first sequence does not follow the segment before"));
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, detail: &'static str) -> SpoolError {
+        SpoolError::Damaged { path: segment_path(&self.folder, self.ordinal), offset: self.offset, detail }
+    }
+}
+
+fn open_segment(folder: &Path, run_id: RunId, ordinal: u64) -> Result<(File, Header), SpoolError> {
+    let path = segment_path(folder, ordinal);
+    let mut file = File::open(&path).map_err(|e| SpoolError::io("open", &path, e))?;
+    let mut bytes = [0; format::HEADER_BYTES];
+    let read = file.read_exact(&mut bytes);
+    match (read, Header::decode(&bytes, run_id)) {
+        (Ok(()), Some(header)) => Ok((file, header)),
+        _ => Err(SpoolError::Damaged { path, offset: 0, detail: "the header is not what was written" }),
+    }
+}

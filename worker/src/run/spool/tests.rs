@@ -1,0 +1,152 @@
+//! Round trips, and one damage a test: the damage is shown to be real, then what becomes of it.
+
+use std::{fs, path::Path};
+
+use proto::v1::{Frame, Stream, event::Kind};
+
+use super::{read::recover, *};
+use crate::run::RunId;
+
+fn frame(offset: u64, data: &'static [u8]) -> Kind {
+    Kind::Frame(Frame {
+        stream: Stream::Stderr.into(),
+        offset,
+        data: data.to_vec().into(),
+        points: Vec::new(),
+    })
+}
+
+/// A spool of `count` events of 16 bytes of data, in segments of `segment` bytes.
+fn filled(folder: &Path, run_id: RunId, count: u64, segment: u64) -> SpoolWriter {
+    let mut writer = SpoolWriter::create(folder, run_id).unwrap().with_segment_bytes(segment);
+    for index in 0..count {
+        assert_eq!(writer.append(1, 2, frame(index * 16, b"0123456789abcdef")).unwrap(), index + 1);
+    }
+    writer.sync().unwrap();
+    writer
+}
+
+fn read_all(folder: &Path, run_id: RunId, after: u64, synced: u64) -> Result<Vec<u64>, SpoolError> {
+    let mut reader = SpoolReader::open(folder, run_id, after, synced)?;
+    let mut out = Vec::new();
+    while let Some(event) = reader.next(synced)? {
+        out.push(event.sequence);
+    }
+    Ok(out)
+}
+
+#[test]
+fn every_event_once_from_everywhere_over_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_id = RunId::new();
+    let writer = filled(folder.path(), run_id, 100, 200);
+    assert!(count_segments(folder.path()) > 10);
+    for after in [0, 1, 37, 99, 100] {
+        let expected: Vec<u64> = (after + 1..=100).collect();
+        assert_eq!(read_all(folder.path(), run_id, after, 100).unwrap(), expected);
+    }
+    assert!(matches!(
+        read_all(folder.path(), run_id, 101, 100),
+        Err(SpoolError::PastEnd { asked: 101, last: 100 })
+    ));
+    let found = recover(folder.path(), run_id).unwrap();
+    assert_eq!((found.last_sequence, found.stream_ends, found.cut_bytes), (100, [0, 1600, 0], 0));
+    assert_eq!(found.total_bytes, writer.total_bytes());
+    let last = read::recover_last(folder.path(), run_id).unwrap();
+    assert_eq!((last.last_sequence, last.total_bytes), (100, found.total_bytes));
+}
+
+#[test]
+fn what_is_not_synced_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_id = RunId::new();
+    let mut writer = filled(folder.path(), run_id, 2, 1 << 20);
+    let synced = writer.synced();
+    writer.append(1, 2, frame(32, b"late")).unwrap();
+    assert_eq!(*synced.borrow(), 2);
+    assert_eq!(read_all(folder.path(), run_id, 0, *synced.borrow()).unwrap(), [1, 2]);
+    writer.sync().unwrap();
+    assert_eq!(*synced.borrow(), 3);
+    assert_eq!(read_all(folder.path(), run_id, 0, *synced.borrow()).unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn a_torn_end_is_cut_byte_by_byte_and_writing_goes_on() {
+    let run_id = RunId::new();
+    let whole = tempfile::tempdir().unwrap();
+    filled(whole.path(), run_id, 3, 1 << 20);
+    let bytes = fs::read(segment_path(whole.path(), 1)).unwrap();
+    let two = tempfile::tempdir().unwrap();
+    filled(two.path(), run_id, 2, 1 << 20);
+    let end_of_two = fs::read(segment_path(two.path(), 1)).unwrap().len();
+    for size in end_of_two..bytes.len() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(segment_path(folder.path(), 1), &bytes[..size]).unwrap();
+        let found = recover(folder.path(), run_id).unwrap();
+        assert_eq!((found.last_sequence, found.cut_bytes), (2, (size - end_of_two) as u64), "cut at {size}");
+        let mut writer = SpoolWriter::resume(folder.path(), run_id, &found).unwrap();
+        assert_eq!(writer.append(1, 2, frame(32, b"again")).unwrap(), 3);
+        writer.sync().unwrap();
+        assert_eq!(read_all(folder.path(), run_id, 0, 3).unwrap(), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_flipped_bit_with_good_frames_behind_it_is_damage() {
+    let run_id = RunId::new();
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), run_id, 5, 1 << 20);
+    let path = segment_path(folder.path(), 1);
+    let good = fs::read(&path).unwrap();
+    let frame_bytes = (good.len() - format::HEADER_BYTES) / 5;
+    let second = format::HEADER_BYTES + frame_bytes;
+    for at in second..second + frame_bytes {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x04;
+        assert_ne!(bytes, good);
+        fs::write(&path, &bytes).unwrap();
+        let error = recover(folder.path(), run_id).unwrap_err();
+        assert!(matches!(error, SpoolError::Damaged { .. }), "byte {at}: {error}");
+        let error = read_all(folder.path(), run_id, 0, 5).unwrap_err();
+        assert!(matches!(error, SpoolError::Damaged { .. }), "byte {at}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "damage is never repaired by cutting");
+    }
+}
+
+#[test]
+fn damage_in_a_closed_segment_is_never_cut() {
+    let run_id = RunId::new();
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), run_id, 20, 200);
+    let path = segment_path(folder.path(), 1);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(matches!(recover(folder.path(), run_id), Err(SpoolError::Damaged { .. })));
+    assert!(matches!(read_all(folder.path(), run_id, 0, 20), Err(SpoolError::Damaged { .. })));
+}
+
+#[test]
+fn a_segment_with_a_torn_header_is_taken_away() {
+    let run_id = RunId::new();
+    let folder = tempfile::tempdir().unwrap();
+    let writer = filled(folder.path(), run_id, 4, 1 << 20);
+    drop(writer);
+    fs::write(segment_path(folder.path(), 2), b"ARSP").unwrap();
+    let found = recover(folder.path(), run_id).unwrap();
+    assert_eq!((found.ordinal, found.last_sequence), (1, 4));
+    let mut writer = SpoolWriter::resume(folder.path(), run_id, &found).unwrap();
+    writer.append(1, 2, frame(64, b"on")).unwrap();
+    writer.sync().unwrap();
+    assert_eq!(read_all(folder.path(), run_id, 3, 5).unwrap(), [4, 5]);
+}
+
+#[test]
+fn a_write_that_fails_breaks_the_writer_for_good() {
+    let run_id = RunId::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = filled(folder.path(), run_id, 1, 60);
+    // The folder goes, so the next segment cannot be made.
+    fs::remove_dir_all(folder.path()).unwrap();
+    assert!(matches!(writer.append(1, 2, frame(16, b"x")), Err(SpoolError::Io { .. })));
+    assert!(writer.append(1, 2, frame(16, b"x")).is_err() && writer.sync().is_err());
+}
