@@ -1,9 +1,20 @@
 //! The loop: plan, code, run, repair, analyse, decide, report. It knows what a campaign is; it does not know SQL
 //! (`journal`), the wire (`fleet`), a vendor (`llm`), a formula (`stats`) or a page (`report`).
 
+/// Whether a plan is sound, told by field.
+pub mod check;
+/// The step of a campaign, pure.
+pub mod machine;
 /// The rule-based researcher: a catalogue of questions and two PyTorch programs.
 pub mod offline;
 /// The plan of an experiment, as data.
 pub mod plan;
+/// What a campaign was asked for.
+pub mod settings;
+/// The smallest effect of interest as a user writes it.
+pub mod wish;
 /// What the loop asks of a model or of the rules.
 pub mod researcher;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
