@@ -1,6 +1,10 @@
 //! The loop: plan, code, run, repair, analyse, decide, report. It knows what a campaign is; it does not know SQL
 //! (`journal`), the wire (`fleet`), a vendor (`llm`), a formula (`stats`) or a page (`report`).
 
+/// From runs to numbers and verdicts, by rule.
+pub mod analyst;
+/// Hard stops that are the program's.
+pub mod budget;
 /// Whether a plan is sound, told by field.
 pub mod check;
 /// The step of a campaign, pure.
@@ -9,6 +13,12 @@ pub mod machine;
 pub mod offline;
 /// The plan of an experiment, as data.
 pub mod plan;
+/// What a program must be before it runs.
+pub mod program_check;
+/// What a campaign tells whoever watches it.
+pub mod progress;
+/// What a campaign has found so far.
+pub mod record;
 /// What a campaign was asked for.
 pub mod settings;
 /// The smallest effect of interest as a user writes it.
