@@ -1,0 +1,1 @@
+//! Behaviour of the journal over real files.
