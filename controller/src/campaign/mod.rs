@@ -7,6 +7,10 @@ pub mod analyst;
 pub mod budget;
 /// Whether a plan is sound, told by field.
 pub mod check;
+/// Running variants over seeds, with every intention journalled first.
+pub mod executor;
+/// What the loop needs of the machines.
+pub mod lab;
 /// The step of a campaign, pure.
 pub mod machine;
 /// The rule-based researcher: a catalogue of questions and two PyTorch programs.
@@ -19,6 +23,8 @@ pub mod program_check;
 pub mod progress;
 /// What a campaign has found so far.
 pub mod record;
+/// What an outcome asks for.
+pub mod repair;
 /// What a campaign was asked for.
 pub mod settings;
 /// The smallest effect of interest as a user writes it.
