@@ -126,7 +126,7 @@ pub struct DataSetInfo {
 }
 
 /// What is left of each budget; `None`: no limit.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BudgetLeft {
     /// Awake and not paused.
     pub seconds: Option<f64>,

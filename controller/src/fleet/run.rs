@@ -42,7 +42,9 @@ pub(super) async fn to_its_end(
         other => return Ok(other),
     };
     for artifact in &finished.artifacts {
-        fetch(link, start, artifact, sink).await?;
+        // The path first: a sink is not shared between threads, and the future must be able to move.
+        let path = sink.artifact_path(&artifact.name)?;
+        fetch(link, start, artifact, &path).await?;
     }
     sink.complete().await?;
     release(link, start, finished.last_sequence).await?;
@@ -237,12 +239,11 @@ async fn fetch(
     link: &Link,
     start: &v1::StartRunRequest,
     artifact: &v1::Artifact,
-    sink: &dyn RunSink,
+    path: &std::path::Path,
 ) -> Result<(), FleetError> {
-    let path = sink.artifact_path(&artifact.name)?;
     let mut attempt = 0;
     loop {
-        let error = match fetch_once(link, start, artifact, &path).await {
+        let error = match fetch_once(link, start, artifact, path).await {
             Ok(()) => return Ok(()),
             Err(error) if error.is_retryable() => error,
             Err(error) => return Err(error),

@@ -1,10 +1,12 @@
 //! Bytes to frames. Both framings work on bytes and decode UTF-8 only where a line is whole, so that a character
 //! cut in two by the network arrives whole. Length of a line and of the stream are bounded: a server that writes
 //! for ever must not fill the memory.
+//!
+//! Design notes. The crate for this, eventsource-stream 0.2.3, panics on a stream that begins with a byte order
+//! mark and stalls in silence at a byte that is not UTF-8; what it does beyond lines is twenty lines here.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
-use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures_util::{Stream, StreamExt as _, stream};
 
 use super::{
@@ -78,63 +80,127 @@ pub(super) fn bounded(pieces: Pieces, timer: Arc<dyn Timer>, silence: Duration) 
 
 /// Cuts a body into frames.
 pub(super) fn frames(pieces: Pieces, framing: Framing) -> Frames {
-    match framing {
-        Framing::Events => events(pieces),
-        Framing::Lines => lines(pieces),
-    }
-}
-
-fn events(pieces: Pieces) -> Frames {
-    // A last event without its blank line counts: whether the reply is whole is the terminal marker's to say.
-    let closed = pieces.chain(stream::once(async { Ok(b"\n\n".to_vec()) }));
-    Box::pin(Box::pin(closed).eventsource().map(|event| match event {
-        Ok(event) => Ok(event.data),
-        Err(EventStreamError::Transport(fault)) => Err(fault),
-        Err(EventStreamError::Utf8(_)) => Err(FrameFault::NotText),
-        Err(EventStreamError::Parser(_)) => Err(FrameFault::Broken("not a stream of events".into())),
-    }))
-}
-
-fn lines(pieces: Pieces) -> Frames {
-    struct State {
-        pieces: Pieces,
-        rest: Vec<u8>,
-        over: bool,
-    }
-    let state = State { pieces, rest: Vec::new(), over: false };
-    Box::pin(stream::unfold(state, |mut state| async move {
+    let state = State { pieces, splitter: Splitter::default(), event: Event::default(), over: false };
+    Box::pin(stream::unfold(state, move |mut state| async move {
         loop {
-            if let Some(end) = state.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = state.rest.drain(..=end).collect();
-                match line_text(line) {
-                    Some(Ok(line)) if line.is_empty() => continue,
-                    Some(line) => return Some((line, state)),
-                    None => continue,
-                }
-            }
-            if state.over {
-                let line = line_text(std::mem::take(&mut state.rest))?;
-                return if matches!(&line, Ok(line) if line.is_empty()) { None } else { Some((line, state)) };
-            }
-            match state.pieces.next().await {
-                Some(Ok(piece)) => state.rest.extend_from_slice(&piece),
+            let frame = match state.next_line().await {
+                Some(Ok(line)) => match framing {
+                    Framing::Lines => Some(line.trim().to_owned()).filter(|line| !line.is_empty()),
+                    Framing::Events => state.event.take(&line),
+                },
                 Some(Err(fault)) => {
+                    state.event = Event::default();
                     state.over = true;
-                    state.rest.clear();
                     return Some((Err(fault), state));
                 }
-                None => state.over = true,
+                // A last event without its blank line counts: whether the reply is whole is the terminal
+                // marker's to say.
+                None => return Some((Ok(state.event.take("")?), state)),
+            };
+            if let Some(frame) = frame {
+                return Some((Ok(frame), state));
             }
         }
     }))
 }
 
-/// A line without its end, `None` for nothing at all.
-fn line_text(line: Vec<u8>) -> Option<Result<String, FrameFault>> {
-    if line.is_empty() {
-        return None;
+struct State {
+    pieces: Pieces,
+    splitter: Splitter,
+    event: Event,
+    over: bool,
+}
+
+impl State {
+    async fn next_line(&mut self) -> Option<Result<String, FrameFault>> {
+        loop {
+            if let Some(line) = self.splitter.line(self.over) {
+                return Some(String::from_utf8(line).map_err(|_| FrameFault::NotText));
+            }
+            if self.over {
+                return None;
+            }
+            match self.pieces.next().await {
+                Some(Ok(piece)) => self.splitter.bytes.extend(piece),
+                Some(Err(fault)) => {
+                    self.splitter = Splitter::default();
+                    return Some(Err(fault));
+                }
+                None => self.over = true,
+            }
+        }
     }
-    Some(String::from_utf8(line).map(|line| line.trim().to_owned()).map_err(|_| FrameFault::NotText))
+}
+
+/// Bytes to lines, which end with `\n`, `\r\n` or `\r`.
+#[derive(Default)]
+struct Splitter {
+    bytes: VecDeque<u8>,
+    /// Bytes at the front that are known to hold no end: a long line is not searched again with each piece.
+    searched: usize,
+    /// The last line ended with `\r`: a `\n` right behind it belongs to that end.
+    after_return: bool,
+    /// The mark that may stand before the first line was looked for.
+    begun: bool,
+}
+
+impl Splitter {
+    /// The next line without its end; at the end of the stream the rest too, if there is one.
+    fn line(&mut self, over: bool) -> Option<Vec<u8>> {
+        if let Some(first) = self.bytes.front() {
+            if std::mem::take(&mut self.after_return) && *first == b'\n' {
+                self.bytes.pop_front();
+            }
+        }
+        let end = self.bytes.iter().skip(self.searched).position(|byte| matches!(byte, b'\n' | b'\r'));
+        let mut line: Vec<u8> = match end {
+            Some(end) => {
+                let line = self.bytes.drain(..self.searched + end).collect();
+                self.after_return = self.bytes.pop_front() == Some(b'\r');
+                line
+            }
+            None if over && !self.bytes.is_empty() => self.bytes.drain(..).collect(),
+            None => {
+                self.searched = self.bytes.len();
+                return None;
+            }
+        };
+        self.searched = 0;
+        if !self.begun {
+            self.begun = true;
+            if line.starts_with(b"\xef\xbb\xbf") {
+                line.drain(..3);
+            }
+        }
+        Some(line)
+    }
+}
+
+/// One server-sent event in the making: only its data matters, for each provider repeats the name inside it.
+#[derive(Default)]
+struct Event {
+    data: Option<String>,
+}
+
+impl Event {
+    /// Takes a line; gives the data where the line, being blank, ends an event that has some.
+    fn take(&mut self, line: &str) -> Option<String> {
+        if line.is_empty() {
+            return self.data.take();
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        if field == "data" {
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                none => *none = Some(value.to_owned()),
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
