@@ -3,7 +3,8 @@
 //!
 //! Design notes. A retry is always a whole new request: text of a broken attempt is never kept. Providers offer no
 //! idempotency, so an attempt that got past the connection may be billed even if its reply was lost; each such
-//! attempt stands in `lost`, with unknown counts where the server did not come to say them. A change of the body
+//! attempt stands in `lost`, with unknown counts where the server did not come to say them, and there are at most
+//! [`BILLED_ATTEMPTS`] of them, because a budget reserves for that many and no more. A change of the body
 //! after a 400 (`Wire::adapt`) is no retry and uses none of the attempts, but each change is made once.
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    Model, Reply, Request, Role,
+    BILLED_ATTEMPTS, Model, Reply, Request, Role,
     accept::accept,
     error::{CallError, Fault},
     frames::{FrameFault, Pieces, bounded, frames},
@@ -108,8 +109,7 @@ impl Client {
         trail: &mut Trail,
     ) -> Result<Accepted, Fault> {
         if request.messages.last().is_none_or(|message| message.role != Role::User) {
-            let detail = "the last message must be the user's".to_owned();
-            return Err(Fault::BadRequest { status: 0, detail });
+            return Err(Fault::Unsendable("the last message must be the user's".into()));
         }
         let mut limit = request.max_output_tokens.max(1);
         let mut failures = 0;
@@ -122,12 +122,19 @@ impl Client {
             };
             trail.close_as_lost();
             let attempt = trail.attempts;
+            if trail.lost.len() >= BILLED_ATTEMPTS as usize {
+                return Err(fault);
+            }
             if let Some(change) = self.wire.adapt(&fault) {
                 tracing::info!(model = %self.spec, purpose = request.purpose, %fault, change, "another form of request");
                 continue;
             }
             if matches!(fault, Fault::Truncated { .. }) && limit == request.max_output_tokens.max(1) {
-                limit = limit.saturating_mul(2);
+                let larger = limit.saturating_mul(2);
+                if self.wire.body(request, larger)? == self.wire.body(request, limit)? {
+                    return Err(fault);
+                }
+                limit = larger;
                 tracing::info!(model = %self.spec, purpose = request.purpose, limit, "cut off, asked again");
                 continue;
             }
@@ -206,10 +213,10 @@ impl Client {
         }
         let pieces = bounded(response.pieces(), self.timer.clone(), self.policy.silence);
         if kind == Kind::Whole {
-            return self.receive_whole(pieces, decoder).await;
+            return self.receive_whole(pieces, decoder, trail).await;
         }
         let mut frames = frames(pieces, self.wire.framing());
-        let mut almost = false;
+        let (mut almost, mut begun) = (false, false);
         loop {
             let frame = tokio::select! {
                 frame = frames.next() => frame,
@@ -217,7 +224,14 @@ impl Client {
             };
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|fault| Fault::MidStream(fault.to_string()))?;
-            match decoder.take(&self.transport.redact(frame))? {
+            let step = decoder.take(&self.transport.redact(frame)).inspect_err(|fault| {
+                // An error in the place of an answer: nothing was written, nothing is billed.
+                if !begun && !matches!(fault, Fault::MidStream(_)) {
+                    trail.open = None;
+                }
+            })?;
+            begun = true;
+            match step {
                 Step::More => {}
                 Step::Almost => almost = true,
                 Step::Done => break,
@@ -228,7 +242,12 @@ impl Client {
         decoder.finish()
     }
 
-    async fn receive_whole(&self, pieces: Pieces, decoder: &mut dyn Decoder) -> Result<Answer, Fault> {
+    async fn receive_whole(
+        &self,
+        pieces: Pieces,
+        decoder: &mut dyn Decoder,
+        trail: &mut Trail,
+    ) -> Result<Answer, Fault> {
         let broken = |fault: FrameFault| Fault::MidStream(fault.to_string());
         let bytes = collect(pieces, Response::whole_limit()).await.map_err(broken)?;
         let text = String::from_utf8(bytes).map_err(|_| broken(FrameFault::NotText))?;
@@ -238,7 +257,7 @@ impl Client {
             detail: format!("the reply is not JSON ({error}): {}", short(&text)),
             retry_after: None,
         })?;
-        decoder.whole(&reply)?;
+        decoder.whole(&reply).inspect_err(|_| trail.open = None)?;
         decoder.finish()
     }
 

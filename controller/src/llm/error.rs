@@ -45,10 +45,13 @@ pub enum Fault {
         "the account's credit or spending limit is used up: {0}; raise it at the provider, then `resume`"
     )]
     Quota(String),
+    /// We found fault with the request and did not send it.
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(String),
     /// The server found fault with the request.
     #[error("the server refused the request (HTTP {status}): {detail}")]
     BadRequest {
-        /// Its status, or 0 where we refused it before sending.
+        /// Its status.
         status: u16,
         /// Its words.
         detail: String,
@@ -161,6 +164,7 @@ impl Fault {
             | Self::MidStream(_) => true,
             Self::Auth(..)
             | Self::Quota(_)
+            | Self::Unsendable(_)
             | Self::BadRequest { .. }
             | Self::ModelMissing(_)
             | Self::TooLarge
@@ -172,6 +176,33 @@ impl Fault {
             | Self::WrongShape { .. }
             | Self::Cancelled
             | Self::Deadline(_) => false,
+        }
+    }
+
+    /// The class as one word: what the journal keeps beside the message.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Auth(..) => "auth",
+            Self::Quota(_) => "quota",
+            Self::Unsendable(_) => "unsendable",
+            Self::BadRequest { .. } => "bad_request",
+            Self::ModelMissing(_) => "model_missing",
+            Self::TooLarge => "too_large",
+            Self::RateLimit { .. } => "rate_limit",
+            Self::Overload { .. } => "overload",
+            Self::Server { .. } => "server",
+            Self::Connect(_) => "connect",
+            Self::Transport(_) => "transport",
+            Self::MidStream(_) => "mid_stream",
+            Self::Truncated { .. } => "truncated",
+            Self::ContextFull(_) => "context_full",
+            Self::Refused(_) => "refused",
+            Self::Incomplete(_) => "incomplete",
+            Self::NotJson { .. } => "not_json",
+            Self::WrongShape { .. } => "wrong_shape",
+            Self::Cancelled => "cancelled",
+            Self::Deadline(_) => "deadline",
         }
     }
 

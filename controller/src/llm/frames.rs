@@ -147,10 +147,11 @@ struct Splitter {
 impl Splitter {
     /// The next line without its end; at the end of the stream the rest too, if there is one.
     fn line(&mut self, over: bool) -> Option<Vec<u8>> {
-        if let Some(first) = self.bytes.front() {
-            if std::mem::take(&mut self.after_return) && *first == b'\n' {
-                self.bytes.pop_front();
-            }
+        if let Some(first) = self.bytes.front()
+            && std::mem::take(&mut self.after_return)
+            && *first == b'\n'
+        {
+            self.bytes.pop_front();
         }
         let end = self.bytes.iter().skip(self.searched).position(|byte| matches!(byte, b'\n' | b'\r'));
         let mut line: Vec<u8> = match end {

@@ -55,6 +55,7 @@ mod wire;
 
 use async_trait::async_trait;
 use kit::task::CancellationToken;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use endpoint::url_from;
@@ -66,8 +67,12 @@ pub use schema::Schema;
 pub use spec::{ModelSpec, ParseSpecError, Provider};
 pub use usage::Usage;
 
+/// How many requests of one call may be billed, the one that is answered included. [`price::Price::reserve`]
+/// counts on it.
+pub const BILLED_ATTEMPTS: u32 = 3;
+
 /// What is asked of a model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// A short, stable word for what the call is for (`plan`, `code`, …): logs and prompt caches are keyed by it.
     pub purpose: String,
@@ -94,7 +99,7 @@ impl Request {
 }
 
 /// One turn of the conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Whose turn.
     pub role: Role,
@@ -116,7 +121,8 @@ impl Message {
 }
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// We.
     User,
@@ -136,7 +142,7 @@ impl Role {
 }
 
 /// An accepted answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// The answer; where a shape was asked for, the JSON it was given in.
     pub text: String,

@@ -9,6 +9,7 @@ use std::{fmt, sync::LazyLock};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    BILLED_ATTEMPTS, Request,
     spec::{ModelSpec, Provider},
     usage::Usage,
 };
@@ -123,6 +124,16 @@ impl Price {
     pub fn most(&self, prompt_tokens: u64, max_output_tokens: u64) -> MicroUsd {
         let rates = self.at(prompt_tokens);
         total([(prompt_tokens, rates.input.max(rates.cache_write_5m)), (max_output_tokens, rates.output)])
+    }
+
+    /// The most that a whole call can cost, with an answer that is cut off and asked for again with twice the
+    /// room, and every further attempt that may be billed lost. What is not spent is given back when the call is
+    /// settled by its own usage and its `lost`.
+    #[must_use]
+    pub fn reserve(&self, request: &Request) -> MicroUsd {
+        let (prompt, answer) = (request.prompt_tokens_at_most(), u64::from(request.max_output_tokens));
+        let again = self.most(prompt, 2 * answer).0.saturating_mul(u64::from(BILLED_ATTEMPTS - 1));
+        MicroUsd(self.most(prompt, answer).0.saturating_add(again))
     }
 
     fn is_free(&self) -> bool {

@@ -5,6 +5,7 @@ mod check;
 mod subset;
 
 use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::Fault;
@@ -13,7 +14,7 @@ pub use check::{Violation, check};
 pub use subset::{SubsetError, subset};
 
 /// The shape an answer must have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Schema {
     /// A name of letters, digits, `_` and `-`, at most 64.
     pub name: String,
@@ -38,7 +39,7 @@ impl Schema {
 
     /// As a body holds it.
     pub(super) fn for_body(&self) -> Result<Value, Fault> {
-        self.sent().map_err(|error| Fault::BadRequest { status: 0, detail: error.to_string() })
+        self.sent().map_err(|error| Fault::Unsendable(error.to_string()))
     }
 
     /// The name in the characters that providers allow.
