@@ -67,8 +67,9 @@ pub fn detectable(aim: Aim, layout: Layout, looks: &[u32], alpha: f64) -> Result
 ///
 /// None where more than 1,000 would be needed, or (for overlapping splits) where no number would do.
 pub fn needed_seeds(aim: Aim, layout: Layout, size: f64, error: f64) -> Option<usize> {
-    let enough = |n: usize| at_look(aim, layout, n, error) <= size;
-    if size.is_nan() || size <= 0.0 || !enough(SEEDS_MAX) {
+    let enough =
+        |n: usize| Design::new(layout, n, error).is_some_and(|design| design.chance(aim, size) >= CHANCE);
+    if !size.is_finite() || size <= 0.0 || !enough(SEEDS_MAX) {
         return None;
     }
     let (mut low, mut high) = (2, SEEDS_MAX);

@@ -12,5 +12,7 @@ mod ledgers;
 mod properties;
 /// Each rule from series to number, and each way it refuses.
 mod reductions;
+/// What METHOD promises about whole campaigns; ignored unless asked for.
+mod simulations;
 /// METHOD §3.1, row by row; gates.
 mod verdicts;

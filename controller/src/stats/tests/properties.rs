@@ -189,3 +189,48 @@ fn a_level_that_always_failed_leaves_and_one_with_equal_seeds_does_not() {
         Gate::TooFewSeeds { n: 2 }
     );
 }
+
+/// t(0.975, 2) = 4.302653; the mean of 1, 2, 3 has a standard error of 1/√3.
+#[test]
+fn a_band_is_the_t_interval_of_its_step() {
+    let point = |value| [Point { step: 7, value }];
+    let seeds = [point(1.0), point(2.0), point(3.0)];
+    let borrowed: Vec<&[Point]> = seeds.iter().map(|seed| &seed[..]).collect();
+    let all = bands(&borrowed, 0.05);
+    assert_eq!((all.len(), all[0].step, all[0].mean, all[0].n), (1, 7, 2.0, 3));
+    let half = 4.302653 / 3f64.sqrt();
+    assert!(
+        (all[0].low.unwrap() - (2.0 - half)).abs() < 1e-6
+            && (all[0].high.unwrap() - (2.0 + half)).abs() < 1e-6
+    );
+}
+
+proptest! {
+    /// A level leaves exactly when some interval of the estimator, two-sided at 2ℓ/(k−1), says that another is better.
+    #[test]
+    fn the_best_set_is_that_of_the_estimator(
+        offsets in prop::collection::vec(-2.0..2.0f64, 3), noise in prop::collection::vec(arm(5..6), 3),
+    ) {
+        let levels: Vec<Vec<f64>> = offsets
+            .iter()
+            .zip(&noise)
+            .map(|(offset, noise)| noise.iter().map(|value| offset + value / 1e3).collect())
+            .collect();
+        let observed: Vec<Vec<Observed>> =
+            levels.iter().map(|level| level.iter().copied().map(Observed::Value).collect()).collect();
+        for (pairing, error) in [(Pairing::None, 0.05), (Pairing::Seed, 0.1)] {
+            let beaten = |level: usize| (0..3).filter(|rival| *rival != level).any(|rival| {
+                let cells = [
+                    Cell { coefficient: 1.0, values: &levels[rival] },
+                    Cell { coefficient: -1.0, values: &levels[level] },
+                ];
+                let pair = [levels[rival].clone(), levels[level].clone()];
+                let estimate =
+                    if pairing == Pairing::None { independent(&cells) } else { paired(&[1.0, -1.0], &pair, None) };
+                estimate.unwrap().interval(2.0 * error / 2.0).low > 0.0
+            });
+            let kept: Vec<usize> = (0..3).filter(|level| !beaten(*level)).collect();
+            prop_assert_eq!(best_set(&observed, 0.0, Better::Higher, pairing, error).unwrap().kept, kept);
+        }
+    }
+}
