@@ -1,0 +1,88 @@
+//! What of a data folder's worker is on this machine, seen from outside: by the engine, the kernel's mounts and loop devices,
+//! and the process table. Nothing here asks our own programs.
+
+use std::{fs, path::Path, process::Command};
+
+/// Fails the test loudly where Docker is missing.
+///
+/// # Panics
+/// Where the engine does not answer.
+pub fn require_docker() {
+    let answered = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
+    let fine = answered.as_ref().is_ok_and(|output| output.status.success());
+    assert!(fine, "these tests need Docker, and it does not answer: {answered:?}");
+}
+
+/// The worker's id in a data folder; absent before its first start.
+#[must_use]
+pub fn worker_id(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(data_dir.join("worker/worker-id")).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// One line for each thing that is left.
+#[must_use]
+pub fn of(data_dir: &Path) -> Vec<String> {
+    let mut left: Vec<String> = containers(data_dir).into_iter().map(|id| format!("container {id}")).collect();
+    let shown = data_dir.display().to_string();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    left.extend(mounts.lines().filter(|line| line.contains(&shown)).map(|line| format!("mount {line}")));
+    left.extend(loops(data_dir).into_iter().map(|name| format!("loop device {name}")));
+    left.extend(processes(data_dir).into_iter().map(|(pid, command)| format!("process {pid} {command}")));
+    let sandboxes = fs::read_dir(data_dir.join("worker/sandboxes")).into_iter().flatten().flatten();
+    left.extend(sandboxes.map(|entry| format!("folder {}", entry.path().display())));
+    let socket = data_dir.join("worker/worker.sock");
+    if socket.exists() {
+        left.push(format!("socket {}", socket.display()));
+    }
+    left
+}
+
+fn containers(data_dir: &Path) -> Vec<String> {
+    let Some(worker) = worker_id(data_dir) else { return Vec::new() };
+    let filter = format!("label=autoresearch={worker}");
+    let listed = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output();
+    let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn loops(data_dir: &Path) -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let ours = devices.filter(|device| {
+        let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        backing.contains(&data_dir.display().to_string())
+    });
+    ours.map(|device| device.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Processes that name the data folder on their command line: the local worker and its kin.
+#[must_use]
+pub fn processes(data_dir: &Path) -> Vec<(i32, String)> {
+    let shown = data_dir.display().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(entry.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        (command.contains(&shown) && pid != std::process::id() as i32).then_some((pid, command))
+    });
+    found.collect()
+}
+
+/// Best effort after a failed test, so that it does not fail the next one.
+pub fn remove(data_dir: &Path) {
+    for (pid, _) in processes(data_dir) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+    }
+    for id in containers(data_dir) {
+        Command::new("docker").args(["rm", "-f", &id]).output().ok();
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let shown = data_dir.display().to_string();
+    for point in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|p| p.contains(&shown)) {
+        Command::new("umount").args(["-l", point]).output().ok();
+    }
+    for name in loops(data_dir) {
+        Command::new("losetup").args(["-d", &format!("/dev/{name}")]).output().ok();
+    }
+}
