@@ -78,6 +78,10 @@ impl Transport {
             .user_agent(concat!("autoresearch/", env!("CARGO_PKG_VERSION")));
         if direct {
             builder = builder.no_proxy();
+            if url.scheme() == "http" {
+                // A local model needs no certificates, and a bare container has none: reading them would fail.
+                builder = builder.tls_certs_only([]);
+            }
         }
         let client = builder.build().map_err(|error| TransportError::Client(chain(&error)))?;
         Ok(Self { client, url, headers, key })
