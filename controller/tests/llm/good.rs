@@ -125,17 +125,21 @@ async fn a_compatible_server_that_knows_no_schema_is_asked_in_another_form() {
 
 #[tokio::test]
 async fn without_a_shape_the_answer_is_text() {
-    let text = "data: {\"choices\":[{\"delta\":{\"content\":\"import torch\\n\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
-    let server =
-        Server::start([Answer::stream(text), Answer::stream(&text.replace("import torch\\n", ""))]).await;
-    let bench = Bench::new("compatible:m", &server);
     let asked = Request { schema: None, ..request() };
     let cancel = CancellationToken::new();
-    let reply = bench.model.call(&asked, &cancel, None).await.expect("an answer");
-    assert_eq!((reply.text.as_str(), reply.json), ("import torch", None));
-    assert!(server.seen()[0].body.get("response_format").is_none());
-    let error = bench.model.call(&asked, &cancel, None).await.expect_err("nothing was said");
-    assert!(error.to_string().contains("empty"), "{error}");
+    for (spec, _, _, sample) in ALL {
+        let sample = sample.replace("{\\\"title\\\":", "import torch #");
+        let empty = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+        let server = Server::start([&sample, empty, empty, empty].map(Answer::stream)).await;
+        let bench = Bench::new(spec, &server);
+        let reply = bench.model.call(&asked, &cancel, None).await.expect(spec);
+        assert!(reply.text.starts_with("import torch #") && reply.json.is_none(), "{spec}: {}", reply.text);
+        for form in ["response_format", "format", "text", "output_config"] {
+            assert!(server.seen()[0].body.get(form).is_none(), "{spec}");
+        }
+        let error = bench.model.call(&asked, &cancel, None).await.expect_err("nothing was said");
+        assert!(matches!(error.fault, Fault::MidStream(_)), "{error}");
+    }
 }
 
 #[tokio::test]
