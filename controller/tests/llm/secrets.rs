@@ -76,6 +76,24 @@ async fn the_key_is_in_no_log_not_even_at_its_most_talkative() {
     assert!(!log.contains(CANARY), "{log}");
 }
 
+/// Local servers are given keys that are no secrets, and may be words of every reply.
+#[tokio::test]
+async fn a_short_key_spoils_no_answer_and_is_not_shown_either() {
+    for (spec, base, _, sample) in ALL {
+        let server =
+            Server::start([Answer::stream(sample), Answer::json(401, "{\"error\":\"not k\"}")]).await;
+        let keys = controller::llm::Keys::from_lookup(|_| Some("k".to_owned()));
+        let mut options = OpenOptions::new(spec.parse().expect("a model"), keys);
+        options.url = Some(format!("{}{base}", server.url()));
+        let model = open(options).expect("opens");
+        let cancel = kit::task::CancellationToken::new();
+        let reply = model.call(&crate::request(), &cancel, None).await.expect(spec);
+        assert!(reply.usage.output_total.is_some(), "{spec}");
+        let error = model.call(&crate::request(), &cancel, None).await.expect_err(spec);
+        assert!(error.fault.to_string().contains("not [key]"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_redirect_does_not_carry_the_key_away() {
     for (spec, ..) in ALL {
