@@ -28,6 +28,7 @@ unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
 }
 
+const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 
 fn main() {
@@ -37,6 +38,8 @@ fn main() {
         Some("speak") => speak(),
         Some("exit") => process::exit(number(2)),
         Some("signal") => {
+            // Rust's runtime has a handler of its own for SIGSEGV.
+            unsafe { signal(number(2), SIG_DFL) };
             unsafe { kill(process::id() as c_int, number(2)) };
             thread::sleep(Duration::from_secs(60));
         }
