@@ -1,6 +1,8 @@
 //! The docker backend over the real engine and the real kernel: what a sandbox owes, one test for each promise.
 //! The hostile ones say in their names what the program tries.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
+
 mod fixture;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
