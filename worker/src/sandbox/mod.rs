@@ -19,8 +19,13 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
+mod init;
+mod loops;
+mod report;
+mod volume;
 
 kit::id_type!(
     /// Of a sandbox; the container's name is `ar-SANDBOX_ID`.

@@ -1,0 +1,236 @@
+//! The body of a sandbox's container. Every wall that the engine builds is asked for here by name, also where it is
+//! the engine's default today, and a wall that the engine answers it cannot build is an error.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use super::{OWNER_LABEL, SANDBOX_LABEL, Shared};
+use crate::sandbox::{SandboxClass, init, volume::Volume};
+
+/// Where PID 1's program lies inside.
+pub(super) const INIT_PATH: &str = "/sandbox-init";
+/// The volume's folders inside, and whether they are read-only.
+pub(super) const BINDS: [(&str, &str, bool); 4] =
+    [("work", "/work", false), ("tmp", "/tmp", false), ("logs", "/logs", false), ("in", "/in", true)];
+/// The same for every sandbox: it says nothing of the host.
+const HOST_NAME: &str = "sandbox";
+/// Above every daemon's, below the program's own (1000), so that the kernel kills runs before the host's services and
+/// never PID 1.
+const OOM_SCORE: i64 = 500;
+/// Below the hard limit of most hosts: an engine without the capability to go over it could not start the container.
+const OPEN_FILES: i64 = 16_384;
+const LOG_LIMIT: &str = "64k";
+/// What PID 1 needs: to become the program's uid and to kill it.
+const CAPABILITIES: [&str; 3] = ["SETUID", "SETGID", "KILL"];
+
+pub(super) fn body(shared: &Shared, class: &SandboxClass, volume: &Volume) -> ContainerCreateBody {
+    let labels = [(OWNER_LABEL, shared.worker_id.clone()), (SANDBOX_LABEL, class.id.to_string())];
+    ContainerCreateBody {
+        image: Some(class.image_id.clone()),
+        hostname: Some(HOST_NAME.to_owned()),
+        domainname: Some(String::new()),
+        user: Some("0:0".to_owned()),
+        working_dir: Some("/".to_owned()),
+        entrypoint: Some(vec![INIT_PATH.to_owned()]),
+        cmd: Some(vec![init::COLD_GATE.as_secs().to_string()]),
+        env: Some(environment(class)),
+        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        stop_signal: Some("SIGTERM".to_owned()),
+        tty: Some(false),
+        open_stdin: Some(false),
+        attach_stdin: Some(false),
+        attach_stdout: Some(false),
+        attach_stderr: Some(false),
+        network_disabled: Some(true),
+        host_config: Some(host_config(shared, class, volume)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostConfig {
+    let limits = &class.limits;
+    let signed = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
+    HostConfig {
+        runtime: Some(shared.runtime.clone()),
+        // Resources. Swap equal to memory is no swap; 0 would be twice the memory.
+        memory: signed(limits.memory_bytes),
+        memory_swap: signed(limits.memory_bytes),
+        oom_kill_disable: Some(false),
+        oom_score_adj: Some(OOM_SCORE),
+        nano_cpus: Some(i64::from(limits.cpu_millis) * 1_000_000),
+        cpuset_cpus: class.slot.cpuset.clone(),
+        pids_limit: Some(i64::from(limits.pids)),
+        shm_size: signed(limits.shm_bytes),
+        ulimits: Some(vec![ulimit("nofile", OPEN_FILES), ulimit("core", 0)]),
+        // Privileges.
+        privileged: Some(false),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+        security_opt: Some(security_options(None)),
+        // Namespaces.
+        network_mode: Some("none".to_owned()),
+        ipc_mode: Some("private".to_owned()),
+        pid_mode: Some(String::new()),
+        uts_mode: Some(String::new()),
+        userns_mode: Some(String::new()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        // Files.
+        readonly_rootfs: Some(true),
+        mounts: Some(mounts(volume)),
+        device_requests: Some(devices(class)),
+        // Life. The container stays after its end, as the evidence.
+        init: Some(false),
+        auto_remove: Some(false),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), LOG_LIMIT.to_owned()),
+                ("max-file".to_owned(), "1".to_owned()),
+            ])),
+        }),
+        ..HostConfig::default()
+    }
+}
+
+/// `None`: the engine's own seccomp table. A table of ours goes here as its content (the engine takes no path);
+/// "unconfined" never does.
+fn security_options(seccomp: Option<&str>) -> Vec<String> {
+    let table = seccomp.map(|content| format!("seccomp={content}"));
+    std::iter::once("no-new-privileges:true".to_owned()).chain(table).collect()
+}
+
+fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
+}
+
+fn mounts(volume: &Volume) -> Vec<Mount> {
+    let root = volume.path();
+    let folders = BINDS.iter().map(|(name, target, read_only)| bind(&root.join(name), target, *read_only));
+    folders.chain([bind(&volume.init_program(), INIT_PATH, true)]).collect()
+}
+
+fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+/// By UUID, with the capabilities said: otherwise the image's own variables choose them.
+fn devices(class: &SandboxClass) -> Vec<DeviceRequest> {
+    if class.slot.gpu_uuids.is_empty() {
+        return Vec::new();
+    }
+    let capabilities = ["gpu", "compute", "utility"].map(str::to_owned).to_vec();
+    vec![DeviceRequest {
+        driver: Some(String::new()),
+        count: Some(0),
+        device_ids: Some(class.slot.gpu_uuids.clone()),
+        capabilities: Some(vec![capabilities]),
+        options: None,
+    }]
+}
+
+/// The whole environment: nothing of the host's, and every name that an image might set to open a door.
+fn environment(class: &SandboxClass) -> Vec<String> {
+    // Libraries count the machine's CPUs, not the sandbox's share.
+    let threads = (class.limits.cpu_millis / 1000).max(1).to_string();
+    let gpus = match class.slot.gpu_uuids.as_slice() {
+        [] => "void".to_owned(),
+        uuids => uuids.join(","),
+    };
+    let fixed = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", init::WORK),
+        ("USER", "sandbox"),
+        ("TMPDIR", "/tmp"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("PYTHONUNBUFFERED", "1"),
+        ("OMP_NUM_THREADS", &threads),
+        ("MKL_NUM_THREADS", &threads),
+        ("OPENBLAS_NUM_THREADS", &threads),
+        ("NUMEXPR_NUM_THREADS", &threads),
+        ("XDG_CACHE_HOME", "/tmp/cache"),
+        ("TORCH_HOME", "/tmp/cache/torch"),
+        ("TORCHINDUCTOR_CACHE_DIR", "/tmp/cache/inductor"),
+        ("TRITON_CACHE_DIR", "/tmp/cache/triton"),
+        ("CUDA_CACHE_PATH", "/tmp/cache/cuda"),
+        ("MPLCONFIGDIR", "/tmp/cache/matplotlib"),
+        ("MPLBACKEND", "agg"),
+        ("NVIDIA_VISIBLE_DEVICES", &gpus),
+        ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility"),
+    ];
+    fixed.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// Why an image cannot be a sandbox's: a volume of its own is a writable disk of the host without a limit, and the
+/// loader's and NVIDIA's variables are read by privileged hooks of the host.
+pub(super) fn refuse_image(volumes: &[String], environment: &[String]) -> Option<String> {
+    if let Some(volume) = volumes.first() {
+        return Some(format!("the image declares the volume {volume}: remove VOLUME from its recipe"));
+    }
+    let loader = environment.iter().find(|variable| variable.starts_with("LD_"));
+    loader.map(|variable| format!("the image sets {variable}: remove it from its recipe"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{SandboxId, SandboxLimits, SlotGrant};
+
+    fn class(gpus: &[&str], cpu_millis: u32) -> SandboxClass {
+        let limits = SandboxLimits {
+            memory_bytes: 64 << 20,
+            cpu_millis,
+            pids: 64,
+            disk_bytes: 1 << 20,
+            shm_bytes: 1 << 20,
+            log_bytes: [1 << 20; 3],
+        };
+        let gpu_uuids = gpus.iter().map(|g| (*g).to_owned()).collect();
+        let slot = SlotGrant { index: 0, uid: 50_000, cpuset: None, gpu_uuids };
+        SandboxClass { id: SandboxId::new(), image_id: "sha256:0".into(), slot, limits }
+    }
+
+    #[test]
+    fn a_sandbox_without_a_gpu_sees_none_whatever_the_image_says() {
+        assert!(environment(&class(&[], 500)).contains(&"NVIDIA_VISIBLE_DEVICES=void".to_owned()));
+        assert!(devices(&class(&[], 500)).is_empty());
+        let with = class(&["GPU-1"], 4500);
+        assert!(environment(&with).contains(&"NVIDIA_VISIBLE_DEVICES=GPU-1".to_owned()));
+        assert!(environment(&with).contains(&"OMP_NUM_THREADS=4".to_owned()));
+        assert_eq!(devices(&with)[0].device_ids.as_deref(), Some(&["GPU-1".to_owned()][..]));
+    }
+
+    #[test]
+    fn seccomp_is_never_switched_off() {
+        assert_eq!(security_options(None), ["no-new-privileges:true"]);
+        assert_eq!(security_options(Some("{}"))[1], "seccomp={}");
+    }
+
+    #[test]
+    fn an_image_with_a_door_is_refused() {
+        assert!(refuse_image(&["/data".into()], &[]).unwrap().contains("/data"));
+        assert!(refuse_image(&[], &["LD_PRELOAD=/x.so".into()]).unwrap().contains("LD_PRELOAD"));
+        assert_eq!(refuse_image(&[], &["PATH=/bin".into()]), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the kernel has mounted and which files lie under its loop devices: where the truth is when something is
+//! to be removed, because a worker that was killed wrote nothing down.
+
+use std::{
+    fs, io,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// One line of mountinfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountLine {
+    /// Which folder of the file system is mounted.
+    pub root: PathBuf,
+    /// Where.
+    pub target: PathBuf,
+    /// Options of the mount.
+    pub options: String,
+    /// "ext4", "tmpfs", …
+    pub kind: String,
+    /// "/dev/loop3", …
+    pub source: String,
+}
+
+/// The mounts that a process sees; `self` is this one.
+///
+/// # Errors
+/// Where the process is gone.
+pub(crate) fn mounts_of(process: &str) -> io::Result<Vec<MountLine>> {
+    let text = fs::read_to_string(format!("/proc/{process}/mountinfo"))?;
+    Ok(text.lines().filter_map(parse_mount).collect())
+}
+
+// "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue", proc(5).
+fn parse_mount(line: &str) -> Option<MountLine> {
+    let (front, back) = line.split_once(" - ")?;
+    let mut front = front.split(' ').skip(3);
+    let (root, target, options) = (front.next()?, front.next()?, front.next()?);
+    let mut back = back.split(' ');
+    Some(MountLine {
+        root: unescape(root),
+        target: unescape(target),
+        options: options.to_owned(),
+        kind: back.next()?.to_owned(),
+        source: back.next()?.to_owned(),
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as `\040` and the like.
+fn unescape(text: &str) -> PathBuf {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = bytes.get(at + 1..at + 4).and_then(|d| std::str::from_utf8(d).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if bytes[at] == b'\\' => {
+                plain.push(byte);
+                at += 4;
+            }
+            _ => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(plain))
+}
+
+/// A loop device and the file under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoopDevice {
+    /// "/dev/loop3".
+    pub device: PathBuf,
+    /// The file, also where it was deleted since.
+    pub backing: PathBuf,
+}
+
+/// Every loop device that is in use.
+pub(crate) fn loop_devices() -> Vec<LoopDevice> {
+    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // No such file: not a loop device, or not in use.
+        let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file")) else { continue };
+        let backing = backing.trim_end_matches('\n');
+        let backing = backing.strip_suffix(" (deleted)").unwrap_or(backing);
+        found.push(LoopDevice { device: Path::new("/dev").join(name), backing: PathBuf::from(backing) });
+    }
+    found
+}
+
+/// Runs one of the system's own tools to its end; the error has its words.
+///
+/// # Errors
+/// Where it is not installed or fails.
+pub(crate) fn run_tool(name: &str, package: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
+    let program =
+        find_tool(name).ok_or_else(|| format!("{name} is not installed: install the package {package}"))?;
+    let output = Command::new(&program)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .output()
+        .map_err(|e| format!("{name}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{name} failed ({}): {}", output.status, words.trim()))
+}
+
+/// Whether one of the system's own tools is installed.
+pub(crate) fn has_tool(name: &str) -> bool {
+    find_tool(name).is_some()
+}
+
+fn find_tool(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    // A user's PATH often lacks the sbin folders.
+    std::env::split_paths(&folders)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_is_read_with_its_escapes() {
+        let line = r"36 35 7:3 /work /a\040b/c\134d rw,nosuid,nodev master:1 - ext4 /dev/loop3 rw";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.target, Path::new(r"/a b/c\d"));
+        assert_eq!((mount.root.as_path(), mount.source.as_str()), (Path::new("/work"), "/dev/loop3"));
+        assert_eq!(parse_mount("36 35 nonsense"), None);
+    }
+
+    #[test]
+    fn this_process_has_a_root() {
+        assert!(mounts_of("self").unwrap().iter().any(|m| m.target == Path::new("/")));
+    }
+
+    #[test]
+    fn a_missing_tool_names_its_package() {
+        let error = run_tool("no-such-tool", "e2fsprogs", &[]).unwrap_err();
+        assert!(error.contains("e2fsprogs"), "{error}");
+    }
+}

@@ -1,0 +1,213 @@
+//! What every sandbox test needs: an image with one static program in it, made here, a backend with a worker's id
+//! and folder of its own, and the proof that nothing is left.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bollard::{Docker, models::ImageInspect, query_parameters as query};
+use futures_util::StreamExt as _;
+use kit::{clock::SystemClock, id::new_uuid};
+use worker::sandbox::{
+    Assignment, Backend as _, Evidence, Order, ProgramEnd, Sandbox, SandboxClass, SandboxId, SandboxLimits,
+    SlotGrant,
+    docker::{DockerBackend, DockerOptions},
+};
+
+pub const MIB: u64 = 1 << 20;
+pub const UID: u32 = 50_007;
+
+/// Compiles the test program once for this test binary.
+fn program() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("sandboxed");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/sandboxed.rs");
+        let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let status = Command::new(compiler)
+            .args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-o"])
+            .args([&out, &source])
+            .status()
+            .unwrap();
+        assert!(status.success(), "the test program does not compile");
+        fs::read(out).unwrap()
+    })
+}
+
+pub struct Fixture {
+    pub backend: DockerBackend,
+    pub docker: Docker,
+    pub worker_id: String,
+    image: String,
+    folder: PathBuf,
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "these tests mount volumes: run them as root");
+        let worker_id = format!("scratch-{}", new_uuid());
+        let folder = std::env::temp_dir().join(&worker_id);
+        let backend = connect(&worker_id, &folder).await;
+        let docker = backend.docker();
+        let image = import(&docker, &worker_id).await.id.unwrap();
+        Self { backend, docker, worker_id, image, folder }
+    }
+
+    /// The same worker after a crash: same id, same folder, nothing remembered.
+    pub async fn again(&self) -> DockerBackend {
+        connect(&self.worker_id, &self.folder).await
+    }
+
+    pub fn sandboxes(&self) -> PathBuf {
+        self.folder.join("sandboxes")
+    }
+
+    pub fn class(&self) -> SandboxClass {
+        let limits = SandboxLimits {
+            memory_bytes: 64 * MIB,
+            cpu_millis: 1000,
+            pids: 32,
+            disk_bytes: 24 * MIB,
+            shm_bytes: 8 * MIB,
+            log_bytes: [4 * MIB; 3],
+        };
+        let slot = SlotGrant { index: 7, uid: UID, cpuset: Some("0".into()), gpu_uuids: Vec::new() };
+        SandboxClass { id: SandboxId::new(), image_id: self.image.clone(), slot, limits }
+    }
+
+    /// Up to the open start gate.
+    pub async fn start(&self, program: &[&str]) -> Arc<dyn Sandbox> {
+        let sandbox = self.gated(program).await;
+        sandbox.order(Order::Start).await.unwrap();
+        sandbox
+    }
+
+    /// Up to the start gate, every wall checked.
+    pub async fn gated(&self, program: &[&str]) -> Arc<dyn Sandbox> {
+        let backend = self.backend.clone().with_program(words(program));
+        let sandbox = backend.prepare(self.class()).await.unwrap();
+        sandbox.assign(&self.assignment()).await.unwrap();
+        sandbox.verify().await.unwrap();
+        sandbox
+    }
+
+    pub fn assignment(&self) -> Assignment {
+        let code = self.folder.join("main.py");
+        fs::write(&code, "print('code')\n").unwrap();
+        Assignment {
+            run_json: b"{\"seed\":3}\n".to_vec(),
+            files: vec![("code/main.py".into(), code)],
+            time_limit: Duration::from_secs(60),
+            grace: Duration::from_secs(1),
+        }
+    }
+
+    /// Every trace of this worker that there is, by the kernel's and the engine's own lists.
+    pub async fn traces(&self) -> Vec<String> {
+        let filters = [("label".to_owned(), vec![format!("autoresearch={}", self.worker_id)])].into();
+        let options =
+            query::ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+        let containers = self.docker.list_containers(Some(options)).await.unwrap();
+        let mut traces: Vec<String> =
+            containers.into_iter().map(|c| format!("container {:?}", c.names)).collect();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        traces.extend(mounts.lines().filter(|l| l.contains(&self.worker_id)).map(str::to_owned));
+        for device in fs::read_dir("/sys/block").unwrap().flatten() {
+            let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+            if backing.contains(&self.worker_id) {
+                traces.push(format!("{:?} holds {backing}", device.file_name()));
+            }
+        }
+        traces.extend(fs::read_dir(self.sandboxes()).unwrap().flatten().map(|e| format!("{:?}", e.path())));
+        traces
+    }
+}
+
+/// Also where a test fails: nothing of it stays.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let (backend, image, folder) = (self.backend.clone(), self.image.clone(), self.folder.clone());
+        let clean = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                backend.sweep(&Default::default()).await.ok();
+                let options = query::RemoveImageOptions { force: true, ..Default::default() };
+                backend.docker().remove_image(&image, Some(options), None).await.ok();
+            });
+            fs::remove_dir_all(folder).ok();
+        };
+        std::thread::spawn(clean).join().ok();
+    }
+}
+
+async fn connect(worker_id: &str, folder: &Path) -> DockerBackend {
+    let options = DockerOptions {
+        worker_id: worker_id.to_owned(),
+        sandboxes_dir: folder.join("sandboxes"),
+        docker_host: None,
+        runtime: None,
+        clock: SystemClock::shared(),
+    };
+    DockerBackend::connect(options).await.unwrap()
+}
+
+async fn import(docker: &Docker, tag: &str) -> ImageInspect {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(program().len() as u64);
+    archive.append_data(&mut header, "sandboxed", program()).unwrap();
+    let body = bollard::body_full(archive.into_inner().unwrap().into());
+    let name = format!("scratch-sandbox:{tag}");
+    let options = query::CreateImageOptions {
+        from_src: Some("-".into()),
+        repo: Some("scratch-sandbox".into()),
+        tag: Some(tag.into()),
+        ..Default::default()
+    };
+    let mut steps = Box::pin(docker.create_image(Some(options), Some(body), None));
+    while let Some(step) = steps.next().await {
+        step.unwrap();
+    }
+    docker.inspect_image(&name).await.unwrap()
+}
+
+pub fn words(program: &[&str]) -> Vec<String> {
+    std::iter::once("/sandboxed").chain(program.iter().copied()).map(str::to_owned).collect()
+}
+
+/// Waits for the program's own end.
+pub async fn ended(sandbox: &Arc<dyn Sandbox>) -> ProgramEnd {
+    let mut reports = sandbox.reports();
+    let wait = reports.wait_for(|now| now.ended.is_some() || now.gone.is_some());
+    let now =
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the program does not end").unwrap();
+    now.ended.clone().unwrap_or_else(|| panic!("PID 1 is gone: {:?}", now.gone))
+}
+
+/// Waits for a piece of text on a stream, with a limit that says what was there instead.
+pub async fn said(path: &Path, text: &str) -> String {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let found = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        if found.contains(text) {
+            return found;
+        }
+        assert!(Instant::now() < until, "`{text}` was never said, only `{found}`");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// From the program's end to the last trace: kill, read, end, remove.
+pub async fn finish(sandbox: &Arc<dyn Sandbox>) -> Evidence {
+    sandbox.order(Order::Kill).await.unwrap();
+    let evidence = sandbox.evidence().await;
+    sandbox.end().await.unwrap();
+    sandbox.remove().await.unwrap();
+    evidence
+}

@@ -1,0 +1,296 @@
+//! The docker backend over the real engine and the real kernel: what a sandbox owes, one test for each promise.
+//! The hostile ones say in their names what the program tries.
+
+mod fixture;
+
+use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
+
+use fixture::{Fixture, MIB, UID, ended, finish, said, words};
+use worker::sandbox::{Backend as _, Order, SandboxError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_runs_and_nothing_of_it_is_left() {
+    let fixture = Fixture::new().await;
+    let backend = fixture.backend.clone().with_program(words(&["speak"]));
+    let begin = Instant::now();
+    let sandbox = backend.prepare(fixture.class()).await.unwrap();
+    let prepared = begin.elapsed();
+    sandbox.assign(&fixture.assignment()).await.unwrap();
+    let assigned = begin.elapsed();
+    sandbox.verify().await.unwrap();
+    let verified = begin.elapsed();
+    sandbox.order(Order::Start).await.unwrap();
+    println!(
+        "prepared {prepared:?}, assigned {assigned:?}, verified {verified:?}, started {:?}",
+        begin.elapsed()
+    );
+    let end = ended(&sandbox).await;
+    assert_eq!((end.exit_code, end.signal), (Some(0), None));
+
+    let streams = sandbox.streams();
+    assert_eq!(fs::read_to_string(&streams.stdout).unwrap(), "to stdout\n{\"seed\":3}\nprint('code')\n");
+    assert_eq!(fs::read_to_string(&streams.stderr).unwrap(), "to stderr\n");
+    assert!(fs::read_to_string(&streams.metrics).unwrap().contains("\"loss\":\"0.1\""));
+
+    sandbox.order(Order::Kill).await.unwrap();
+    let evidence = sandbox.evidence().await;
+    assert!(evidence.complete && evidence.reading.memory_peak_bytes > 0, "{evidence:?}");
+    assert_eq!((evidence.oom_kills, evidence.pids_refused, evidence.disk_full), (0, 0, false));
+    let begin = Instant::now();
+    sandbox.end().await.unwrap();
+    assert_eq!(fs::read(sandbox.artifacts().join("model.bin")).unwrap(), b"weights");
+    sandbox.remove().await.unwrap();
+    println!("ended and removed in {:?}", begin.elapsed());
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+    sandbox.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_is_told_as_it_was() {
+    let fixture = Fixture::new().await;
+    for (program, code, signal) in [
+        (["exit", "0"], Some(0), None),
+        (["exit", "7"], Some(7), None),
+        (["exit", "137"], Some(137), None),
+        (["signal", "9"], None, Some(9)),
+        (["signal", "11"], None, Some(11)),
+    ] {
+        let sandbox = fixture.start(&program).await;
+        let end = ended(&sandbox).await;
+        assert_eq!((end.exit_code, end.signal), (code, signal), "{program:?}");
+        finish(&sandbox).await;
+    }
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polite_program_ends_by_the_term_order() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["polite"]).await;
+    said(&sandbox.streams().stdout, "polite").await;
+    sandbox.order(Order::Terminate).await.unwrap();
+    assert_eq!(ended(&sandbox).await.signal, Some(15));
+    sandbox.order(Order::Terminate).await.unwrap();
+    finish(&sandbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deaf_program_and_its_grandchild_in_another_session_are_killed() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["deaf"]).await;
+    said(&sandbox.streams().stdout, "deaf").await;
+    let grandchild = sandbox.artifacts().with_file_name("grandchild");
+    while !grandchild.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    sandbox.order(Order::Terminate).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(sandbox.reports().borrow().ended, None);
+    assert!(sandbox.reading().await.unwrap().pids >= 4);
+    let begin = Instant::now();
+    sandbox.order(Order::Kill).await.unwrap();
+    println!("killed in {:?}", begin.elapsed());
+    assert!(sandbox.reports().borrow().killed);
+    assert_eq!(ended(&sandbox).await.signal, Some(9));
+    assert_eq!(sandbox.evidence().await.reading.pids, 1, "only PID 1 is left");
+    finish(&sandbox).await;
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["forge"]).await;
+    let end = ended(&sandbox).await;
+    assert_eq!((end.exit_code, end.signal), (Some(137), None));
+    let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+    let allowed: Vec<&str> = told.lines().filter(|line| line.ends_with(" allowed")).collect();
+    assert_eq!(allowed, Vec::<&str>::new());
+    assert!(told.lines().filter(|line| line.contains(" refused ")).count() > 90, "{told}");
+    let evidence = finish(&sandbox).await;
+    assert_eq!(evidence.oom_kills, 0);
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_sees_nothing_of_the_host() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["look"]).await;
+    ended(&sandbox).await;
+    let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+    let line = |name: &str| told.lines().find(|l| l.starts_with(name)).unwrap_or_default();
+    assert_eq!(line("uid"), format!("uid {UID}"));
+    for name in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert_eq!(line(name), format!("{name}:\t0000000000000000"));
+    }
+    assert_eq!(line("NoNewPrivs"), "NoNewPrivs:\t1");
+    assert_eq!(line("Seccomp:"), "Seccomp:\t2");
+    assert_eq!(line("SigBlk"), "SigBlk:\t0000000000000000");
+    assert_eq!(line("Groups").trim(), "Groups:");
+    assert_eq!(line("oom"), "oom 1000");
+    assert_eq!((line("host"), line("folder")), ("host sandbox", "folder /work"));
+    let descriptors = line("descriptors").replace("/proc/1/", "");
+    assert!(
+        descriptors.contains("0=/dev/null 1=/logs/stdout 2=/logs/stderr 3=/logs/metrics 4=/proc/"),
+        "{descriptors}"
+    );
+    assert!(line("null").ends_with('4'), "no descriptor but its own is open: {}", line("null"));
+    assert!(line("env OMP_NUM_THREADS").ends_with("=1") && line("env HOME").ends_with("=/work"));
+    // What is bound shows its place on the volume, never the host's folders.
+    assert!(!told.contains("scratch-") && !told.contains("sandboxes"), "{told}");
+    finish(&sandbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_without_memory_leaves_the_kernels_evidence() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["memory"]).await;
+    assert_eq!(ended(&sandbox).await.signal, Some(9));
+    let evidence = finish(&sandbox).await;
+    assert!(evidence.oom_kills >= 1 && evidence.memory_limit_met && evidence.complete, "{evidence:?}");
+    assert!(evidence.reading.memory_peak_bytes > 56 * MIB, "{evidence:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_without_memory_is_seen_although_the_program_succeeds() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["child-memory"]).await;
+    assert_eq!(ended(&sandbox).await.exit_code, Some(0));
+    assert!(finish(&sandbox).await.oom_kills >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_the_limit_to_the_block_and_does_not_silence_the_logs() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["disk"]).await;
+    assert_eq!(ended(&sandbox).await.exit_code, Some(1));
+    let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+    let mut first = told.lines().next().unwrap().split(' ').skip(1).map(|n| n.parse::<u64>().unwrap());
+    let (written, error) = (first.next().unwrap(), first.next().unwrap());
+    assert_eq!(error, 28, "ENOSPC");
+    assert!((23 * MIB..=25 * MIB).contains(&written), "{written}");
+    assert_eq!(told.lines().filter(|l| l.starts_with("still talking")).count(), 1000);
+    let evidence = finish(&sandbox).await;
+    assert!(evidence.disk_full, "{evidence:?}");
+    assert!((23 * MIB..=25 * MIB).contains(&evidence.reading.disk_bytes), "{evidence:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_shared_memory_is_seen() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["shm"]).await;
+    ended(&sandbox).await;
+    let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+    assert!(told.starts_with(&format!("wrote {} 28", 8 * MIB)), "{told}");
+    assert!(finish(&sandbox).await.shm_full);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_meets_the_pid_limit_and_dies() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["forks"]).await;
+    ended(&sandbox).await;
+    let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+    // The limit counts PID 1 and the program.
+    assert!(told.starts_with("forks 30 11"), "{told}");
+    let evidence = finish(&sandbox).await;
+    assert!(evidence.pids_refused >= 1, "{evidence:?}");
+    assert_eq!(evidence.reading.pids, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pid_1_that_does_not_answer_is_killed_by_the_engine_and_the_reading_before_stands() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["deaf"]).await;
+    said(&sandbox.streams().stdout, "deaf").await;
+    let name = format!("ar-{}", sandbox.id());
+    let state = fixture.docker.inspect_container(&name, None).await.unwrap().state.unwrap();
+    let pid = nix::unistd::Pid::from_raw(state.pid.unwrap() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    sandbox.order(Order::Kill).await.unwrap();
+    let now = sandbox.reports().borrow().clone();
+    assert!(!now.killed && now.ended.is_none() && now.gone.is_some(), "{now:?}");
+    let evidence = sandbox.evidence().await;
+    assert!(evidence.complete && evidence.reading.pids >= 4, "{evidence:?}");
+    sandbox.remove().await.unwrap();
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_before_the_start_shuts_the_gate_for_good() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.gated(&["exit", "0"]).await;
+    sandbox.order(Order::Kill).await.unwrap();
+    assert!(!sandbox.reports().borrow().started);
+    finish(&sandbox).await;
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_cannot_be_started_says_why() {
+    let fixture = Fixture::new().await;
+    let backend = fixture.backend.clone().with_program(vec!["/no/such/program".into()]);
+    let sandbox = backend.prepare(fixture.class()).await.unwrap();
+    sandbox.assign(&fixture.assignment()).await.unwrap();
+    let error = sandbox.order(Order::Start).await.unwrap_err();
+    let SandboxError::Gone { detail, .. } = &error else { panic!("{error}") };
+    assert!(detail.contains("exec the program") && detail.contains("No such file"), "{detail}");
+    sandbox.remove().await.unwrap();
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_cannot_be_made_leaves_nothing() {
+    let fixture = Fixture::new().await;
+    let mut class = fixture.class();
+    class.image_id = "sha256:0000000000000000000000000000000000000000000000000000000000000000".into();
+    let error = fixture.backend.prepare(class).await.unwrap_err();
+    assert!(error.to_string().contains("image"), "{error}");
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest() {
+    let fixture = Fixture::new().await;
+    let kept = fixture.start(&["deaf"]).await;
+    let lost = fixture.start(&["deaf"]).await;
+    let gated = fixture.gated(&["exit", "0"]).await;
+    let kept_id = kept.id();
+    // What a SIGKILL leaves: nobody who remembers.
+    drop((kept, lost, gated));
+    let again = fixture.again().await;
+    let removed = again.sweep(&BTreeSet::from([kept_id])).await.unwrap();
+    assert_eq!(removed.len(), 4, "{removed:?}");
+    let traces = fixture.traces().await;
+    assert!(
+        !traces.is_empty() && traces.iter().all(|t| t.contains(&kept_id.to_string()) || t.contains("loop")),
+        "{traces:?}"
+    );
+    again.sweep(&BTreeSet::new()).await.unwrap();
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+    assert_eq!(again.sweep(&BTreeSet::new()).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volume() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.gated(&["exit", "0"]).await;
+    sandbox.end().await.unwrap();
+    let empty = worker::sandbox::SandboxId::new();
+    fs::create_dir(fixture.sandboxes().join(empty.to_string())).unwrap();
+    drop(sandbox);
+    let removed = fixture.again().await.sweep(&BTreeSet::new()).await.unwrap();
+    assert_eq!(removed.len(), 2, "{removed:?}");
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_backend_says_what_it_enforces() {
+    let fixture = Fixture::new().await;
+    let info = fixture.backend.describe().await;
+    assert_eq!((info.name.as_str(), info.unavailable), ("docker", None));
+    assert!(info.version.starts_with("engine "), "{}", info.version);
+    for name in ["memory", "processes", "disk", "network", "seccomp"] {
+        assert!(info.rules.iter().any(|rule| rule.name == name), "{name}");
+    }
+}
