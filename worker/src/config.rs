@@ -233,11 +233,8 @@ impl WorkerConfig {
         // More than a slot's share would be another slot's.
         largest.memory_bytes =
             if largest.memory_bytes == 0 { slot_memory } else { largest.memory_bytes.min(slot_memory) };
-        largest.cpu_millis = if largest.cpu_millis == 0 {
-            slot_cpu_millis
-        } else {
-            largest.cpu_millis.min(slot_cpu_millis)
-        };
+        largest.cpu_millis =
+            if largest.cpu_millis == 0 { slot_cpu_millis } else { largest.cpu_millis.min(slot_cpu_millis) };
         if largest.shm_bytes == 0 {
             largest.shm_bytes = largest.memory_bytes;
         }
@@ -270,7 +267,11 @@ fn key_error(error: &figment::Error) -> String {
             },
             None => String::new(),
         };
-        if key.is_empty() { format!("{}{place}", error.kind) } else { format!("{key}: {}{place}", error.kind) }
+        if key.is_empty() {
+            format!("{}{place}", error.kind)
+        } else {
+            format!("{key}: {}{place}", error.kind)
+        }
     };
     error.clone().into_iter().map(|e| one(&e)).collect::<Vec<_>>().join("; ")
 }
