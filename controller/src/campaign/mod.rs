@@ -23,6 +23,8 @@ pub mod known;
 pub mod lab;
 /// The step of a campaign, pure.
 pub mod machine;
+/// A language model as the researcher.
+pub mod model;
 /// Numbers that a researcher may write.
 pub mod numbers;
 /// The rule-based researcher: a catalogue of questions and two PyTorch programs.
@@ -52,6 +54,7 @@ pub use driver::Deps;
 pub use error::CampaignError;
 pub use lab::{DataSet, Lab};
 pub use machine::StoppedBy;
+pub use model::{ModelError, ModelResearcher};
 pub use progress::{Progress, Watchers};
 pub use run::{CampaignEnd, run_campaign};
 pub use settings::{CampaignSettings, SettingsError};
