@@ -17,6 +17,8 @@ mod driver;
 pub mod error;
 /// Running variants over seeds, with every intention journalled first.
 pub mod executor;
+/// An image made ready, with progress.
+pub mod images;
 /// What earlier experiments tell about a plan.
 pub mod known;
 /// What the loop needs of the machines.
