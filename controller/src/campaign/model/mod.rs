@@ -231,3 +231,6 @@ impl Researcher for ModelResearcher {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,3 +335,35 @@ async fn runs_go_seed_by_seed_with_variants_together() {
         assert_eq!(pair[0], pair[1], "{full:?}");
     }
 }
+
+#[tokio::test]
+async fn the_rules_run_through_the_whole_loop_and_their_plans_are_sound() {
+    for question in [
+        "Does batch normalisation help a small MLP on digits?",
+        "Does residual connection placement affect training stability in small transformers?",
+        "Which learning rate is best for a small MLP on digits?",
+        "Is Adam better than SGD for a small transformer?",
+        "Does dropout help a small MLP on digits?",
+        "Does weight decay help a small MLP on digits?",
+        "Does depth matter for a small MLP?",
+    ] {
+        let mut scene = Scene::new(Scripted::default());
+        scene.settings.question = question.into();
+        let mut deps = scene.deps();
+        deps.researcher = Arc::new(offline::Offline);
+        deps.data_sets = offline::data::data_sets()
+            .iter()
+            .map(|set| DataSet {
+                name: set.name.to_owned(),
+                description: set.description.to_owned(),
+                smallest_effect: None,
+                bytes: bytes::Bytes::from_static(set.files[0].1),
+            })
+            .collect();
+        let end = run_campaign(deps, CampaignId::new(), scene.settings.clone(), scene.cancel.clone()).await.unwrap();
+        let report = scene.report(&end);
+        assert_ne!(end.stopped_by, StoppedBy::NoSoundPlan, "{question}: {}", end.answer);
+        assert!(report.experiments.len() >= 2, "{question}: {}", end.answer);
+        assert!(report.answer.removed.is_empty(), "{question}: {:?}", report.answer.removed);
+    }
+}
