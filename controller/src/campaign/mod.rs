@@ -63,3 +63,6 @@ pub use settings::{CampaignSettings, SettingsError};
 
 #[cfg(test)]
 pub(crate) mod fixtures;
+
+#[cfg(test)]
+mod tests;

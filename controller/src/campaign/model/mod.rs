@@ -145,7 +145,7 @@ impl ModelResearcher {
         cancel: &CancellationToken,
     ) -> Result<T, ResearchError> {
         let template = format!("{purpose}.j2");
-        let text = self.prompts.get_template(&template).and_then(|t| t.render(minijinja::Value::from_serialize(context)));
+        let text = self.prompts.get_template(&template).and_then(|t| t.render(minijinja::value::Serde(context)));
         let text = text.map_err(|e| ResearchError::Provider { purpose, detail: format!("{template}: {e:#}") })?;
         let mut request = Request {
             purpose: purpose.to_owned(),
@@ -231,3 +231,6 @@ impl Researcher for ModelResearcher {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
