@@ -22,6 +22,8 @@ pub struct Entry {
     pub weak: &'static [&'static str],
     /// This entry stands where all of these are asked about at once.
     pub instead_of: &'static [&'static str],
+    /// Subjects whose words stand in questions about this one ("where should layer norm stand: pre or post?").
+    pub wins_over: &'static [&'static str],
     /// How it is asked; decides the plan's kind where the question does not.
     pub sort: Sort,
     /// One for each program that can answer it; the first where the question names neither model.
@@ -112,34 +114,49 @@ const fn follow(after: After, change: Setting, to_learn: &'static str) -> Follow
     FollowUp { after, change, to_learn }
 }
 
-const MLP_WIDER: &[FollowUp] = &[
-    follow(After::Difference, ("width", Count(32)), "whether it holds in a network of half the width"),
+const MLP_NEXT: &[FollowUp] = &[
+    follow(After::Difference, ("width", Count(64)), "whether it holds in a network of twice the width"),
     follow(
         After::NoDifference,
         ("depth", Count(4)),
         "whether it shows in a network twice as deep, which is harder to train",
     ),
+    follow(
+        After::Difference,
+        ("steps", Count(400)),
+        "whether it is still there after four times as many steps",
+    ),
+    follow(After::NoDifference, ("steps", Count(400)), "whether it shows after four times as many steps"),
     follow(After::Difference, ("depth", Count(4)), "whether it holds in a network twice as deep"),
-    follow(After::NoDifference, ("steps", Count(450)), "whether it shows after three times as many steps"),
-    follow(After::Difference, ("steps", Count(450)), "whether it is still there after three times as many steps"),
 ];
 
-const MLP_LONGER: &[FollowUp] = &[
-    follow(After::Difference, ("width", Count(128)), "whether it holds in a network of twice the width"),
-    follow(After::NoDifference, ("width", Count(256)), "whether it shows in a network of four times the width"),
+/// For what is asked of a wider and longer training: see [`LONG`].
+const MLP_LONG_NEXT: &[FollowUp] = &[
+    follow(After::Difference, ("width", Count(256)), "whether it holds in a network of twice the width"),
+    follow(
+        After::NoDifference,
+        ("width", Count(512)),
+        "whether it shows in a network of four times the width",
+    ),
     follow(After::Difference, ("depth", Count(3)), "whether it holds in a deeper network"),
     follow(After::NoDifference, ("depth", Count(3)), "whether it shows in a deeper network"),
 ];
 
+/// What regularises can help only where a network is large and trained long enough to fit its data by heart.
+const LONG: &[Setting] = &[("width", Count(128)), ("steps", Count(600))];
+
 const TEXT_OTHER: &[FollowUp] = &[
     follow(After::Difference, ("depth", Count(2)), "whether it holds in a transformer of half the depth"),
-    follow(After::NoDifference, ("warmup", Count(30)), "whether it shows where the learning rate is warmed up"),
+    follow(
+        After::NoDifference,
+        ("warmup", Count(30)),
+        "whether it shows where the learning rate is warmed up",
+    ),
     follow(After::Difference, ("warmup", Count(30)), "whether it holds where the learning rate is warmed up"),
     follow(After::NoDifference, ("depth", Count(2)), "whether it shows in a transformer of half the depth"),
 ];
 
-const NORM_BECAUSE: &str =
-    "it keeps the scale of the activations steady, so that a network of this size learns more in the same steps";
+const NORM_BECAUSE: &str = "it keeps the scale of the activations steady, so that a network of this size learns more in the same steps";
 
 /// Every subject that the rules know.
 pub static CATALOGUE: &[Entry] = &[
@@ -149,6 +166,7 @@ pub static CATALOGUE: &[Entry] = &[
         strong: &["batch norm*", "batchnorm*", "bn layer"],
         weak: &["bn"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Part,
         designs: &[Design {
             program: Mlp,
@@ -161,7 +179,7 @@ pub static CATALOGUE: &[Entry] = &[
             fixed: &[],
             expected: Expected::Better,
             because: NORM_BECAUSE,
-            follow_ups: MLP_WIDER,
+            follow_ups: MLP_NEXT,
         }],
     },
     Entry {
@@ -170,6 +188,7 @@ pub static CATALOGUE: &[Entry] = &[
         strong: &["layer norm*", "layernorm*"],
         weak: &["ln"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Part,
         designs: &[
             Design {
@@ -183,7 +202,7 @@ pub static CATALOGUE: &[Entry] = &[
                 fixed: &[],
                 expected: Expected::Better,
                 because: NORM_BECAUSE,
-                follow_ups: MLP_WIDER,
+                follow_ups: MLP_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -203,9 +222,15 @@ pub static CATALOGUE: &[Entry] = &[
     Entry {
         id: "normalisation",
         name: "the kind of normalisation",
-        strong: &["normalization layer", "normalization method", "kind of normalization", "type of normalization"],
+        strong: &[
+            "normalization layer",
+            "normalization method",
+            "kind of normalization",
+            "type of normalization",
+        ],
         weak: &["normalization"],
         instead_of: &["batch_norm", "layer_norm"],
+        wins_over: &[],
         sort: Sort::Choice,
         designs: &[Design {
             program: Mlp,
@@ -219,20 +244,35 @@ pub static CATALOGUE: &[Entry] = &[
             fixed: &[],
             expected: Expected::Changed,
             because: "the two take their means over different things, examples and units",
-            follow_ups: MLP_WIDER,
+            follow_ups: MLP_NEXT,
         }],
     },
     Entry {
         id: "schedule",
         name: "the learning-rate schedule",
         strong: &[
-            "learning rate schedul*", "lr schedul*", "learning rate decay", "lr decay", "learning rate warmup",
-            "learning rate warm up", "cosine schedul*", "cosine decay", "cosine anneal*", "linear decay", "step decay",
-            "constant learning rate", "warmup", "decaying the learning rate", "decay the learning rate",
-            "anneal* the learning rate", "learning rate anneal*", "schedule of the learning rate",
+            "learning rate schedul*",
+            "lr schedul*",
+            "learning rate decay",
+            "lr decay",
+            "learning rate warmup",
+            "learning rate warm up",
+            "cosine schedul*",
+            "cosine decay",
+            "cosine anneal*",
+            "linear decay",
+            "step decay",
+            "constant learning rate",
+            "warmup",
+            "decaying the learning rate",
+            "decay the learning rate",
+            "anneal* the learning rate",
+            "learning rate anneal*",
+            "schedule of the learning rate",
         ],
         weak: &["schedul*", "warm up", "anneal*"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Choice,
         designs: &[
             Design {
@@ -243,7 +283,7 @@ pub static CATALOGUE: &[Entry] = &[
                 fixed: &[],
                 expected: Expected::Better,
                 because: "smaller steps at the end leave less of the noise of single batches in the weights",
-                follow_ups: MLP_LONGER,
+                follow_ups: MLP_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -254,8 +294,16 @@ pub static CATALOGUE: &[Entry] = &[
                 expected: Expected::Better,
                 because: "smaller steps at the end leave less of the noise of single batches in the weights",
                 follow_ups: &[
-                    follow(After::Difference, ("depth", Count(2)), "whether it holds in a transformer of half the depth"),
-                    follow(After::NoDifference, ("depth", Count(2)), "whether it shows in a transformer of half the depth"),
+                    follow(
+                        After::Difference,
+                        ("depth", Count(2)),
+                        "whether it holds in a transformer of half the depth",
+                    ),
+                    follow(
+                        After::NoDifference,
+                        ("depth", Count(2)),
+                        "whether it shows in a transformer of half the depth",
+                    ),
                 ],
             },
         ],
@@ -266,6 +314,7 @@ pub static CATALOGUE: &[Entry] = &[
         strong: &["learning rate", "lr", "step size"],
         weak: &[],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::LearningRate,
         designs: &[
             Design {
@@ -277,7 +326,7 @@ pub static CATALOGUE: &[Entry] = &[
                 expected: Expected::Better,
                 because: "a rate ten times too low learns too little in the steps given, and one ten times too high \
                     overshoots",
-                follow_ups: MLP_LONGER,
+                follow_ups: MLP_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -295,9 +344,17 @@ pub static CATALOGUE: &[Entry] = &[
     Entry {
         id: "optimizer",
         name: "the optimiser",
-        strong: &["optimizer", "optimization algorithm", "adamw", "rmsprop", "sgd", "stochastic gradient descent"],
+        strong: &[
+            "optimizer",
+            "optimization algorithm",
+            "adamw",
+            "rmsprop",
+            "sgd",
+            "stochastic gradient descent",
+        ],
         weak: &["adam", "momentum", "gradient descent"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Choice,
         designs: &[
             Design {
@@ -308,7 +365,7 @@ pub static CATALOGUE: &[Entry] = &[
                 fixed: &[],
                 expected: Expected::Changed,
                 because: "Adam gives every weight a step size of its own",
-                follow_ups: MLP_LONGER,
+                follow_ups: MLP_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -327,11 +384,21 @@ pub static CATALOGUE: &[Entry] = &[
         id: "activation",
         name: "the activation function",
         strong: &[
-            "activation function", "relu", "gelu", "silu", "swish", "leaky relu", "tanh", "sigmoid", "elu",
-            "nonlinearity", "non linearity",
+            "activation function",
+            "relu",
+            "gelu",
+            "silu",
+            "swish",
+            "leaky relu",
+            "tanh",
+            "sigmoid",
+            "elu",
+            "nonlinearity",
+            "non linearity",
         ],
         weak: &["activation"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Choice,
         designs: &[
             Design {
@@ -342,7 +409,7 @@ pub static CATALOGUE: &[Entry] = &[
                 fixed: &[],
                 expected: Expected::Changed,
                 because: "they pass gradients on differently where a unit's input is under zero",
-                follow_ups: MLP_WIDER,
+                follow_ups: MLP_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -362,6 +429,7 @@ pub static CATALOGUE: &[Entry] = &[
         strong: &["dropout rate", "dropout layer", "dropout regularization"],
         weak: &["dropout", "drop out"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Part,
         designs: &[
             Design {
@@ -372,10 +440,10 @@ pub static CATALOGUE: &[Entry] = &[
                     level(Number(0.2), "with a dropout rate of 0.2", &[]),
                 ],
                 usual: 2,
-                fixed: &[("steps", Count(600))],
+                fixed: LONG,
                 expected: Expected::Better,
                 because: "it keeps units from leaning on each other, where there are few examples and many steps",
-                follow_ups: MLP_LONGER,
+                follow_ups: MLP_LONG_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -399,6 +467,7 @@ pub static CATALOGUE: &[Entry] = &[
         strong: &["weight decay", "weight decaying", "l2 regularization", "l2 penalty", "ridge penalty"],
         weak: &["l2"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Part,
         designs: &[
             Design {
@@ -409,10 +478,10 @@ pub static CATALOGUE: &[Entry] = &[
                     level(Number(0.001), "with a weight decay of 0.001", &[]),
                 ],
                 usual: 2,
-                fixed: &[("steps", Count(600))],
+                fixed: LONG,
                 expected: Expected::Better,
                 because: "small weights make smoother functions, where there are few examples and many steps",
-                follow_ups: MLP_LONGER,
+                follow_ups: MLP_LONG_NEXT,
             },
             Design {
                 program: CharTransformer,
@@ -434,15 +503,38 @@ pub static CATALOGUE: &[Entry] = &[
         id: "placement",
         name: "the placement of residual connections",
         strong: &[
-            "residual connection placement", "residual placement", "placement of residual", "placement of the residual",
-            "placement of skip", "skip connection placement", "post norm", "pre norm", "post ln", "pre ln", "postnorm",
-            "prenorm", "post layer norm*", "pre layer norm*", "norm* placement", "placement of layer norm*",
-            "placement of the layer norm*", "placement of norm*", "position of the residual", "position of residual",
-            "position of the layer norm*", "pre activation", "layer norm* placement", "layernorm* placement",
-            "post or pre norm*", "pre or post norm*", "pre and post norm*", "post and pre norm*",
+            "residual connection placement",
+            "residual placement",
+            "placement of residual",
+            "placement of the residual",
+            "placement of skip",
+            "skip connection placement",
+            "post norm",
+            "pre norm",
+            "post ln",
+            "pre ln",
+            "postnorm",
+            "prenorm",
+            "post layer norm*",
+            "pre layer norm*",
+            "norm* placement",
+            "placement of layer norm*",
+            "placement of the layer norm*",
+            "placement of norm*",
+            "position of the residual",
+            "position of residual",
+            "position of the layer norm*",
+            "pre activation",
+            "layer norm* placement",
+            "layernorm* placement",
+            "post or pre norm*",
+            "pre or post norm*",
+            "pre and post norm*",
+            "post and pre norm*",
         ],
         weak: &["placement"],
         instead_of: &[],
+        wins_over: &["layer_norm", "residual"],
         sort: Sort::Choice,
         designs: &[
             Design {
@@ -471,8 +563,16 @@ pub static CATALOGUE: &[Entry] = &[
                 expected: Expected::Changed,
                 because: "only with the norm first is there a path from the output to the input that nothing rescales",
                 follow_ups: &[
-                    follow(After::Difference, ("depth", Count(4)), "whether it holds in a network of half the depth"),
-                    follow(After::NoDifference, ("depth", Count(16)), "whether it shows in a network twice as deep"),
+                    follow(
+                        After::Difference,
+                        ("depth", Count(4)),
+                        "whether it holds in a network of half the depth",
+                    ),
+                    follow(
+                        After::NoDifference,
+                        ("depth", Count(16)),
+                        "whether it shows in a network twice as deep",
+                    ),
                 ],
             },
         ],
@@ -480,9 +580,16 @@ pub static CATALOGUE: &[Entry] = &[
     Entry {
         id: "residual",
         name: "residual connections",
-        strong: &["residual connection", "skip connection", "residual link", "shortcut connection", "residual block"],
+        strong: &[
+            "residual connection",
+            "skip connection",
+            "residual link",
+            "shortcut connection",
+            "residual block",
+        ],
         weak: &["residual", "shortcut"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Part,
         designs: &[
             Design {
@@ -497,8 +604,16 @@ pub static CATALOGUE: &[Entry] = &[
                 expected: Expected::Better,
                 because: "eight layers without a short way back to the first lose most of the gradient",
                 follow_ups: &[
-                    follow(After::Difference, ("depth", Count(4)), "whether it holds in a network of half the depth"),
-                    follow(After::NoDifference, ("depth", Count(16)), "whether it shows in a network twice as deep"),
+                    follow(
+                        After::Difference,
+                        ("depth", Count(4)),
+                        "whether it holds in a network of half the depth",
+                    ),
+                    follow(
+                        After::NoDifference,
+                        ("depth", Count(16)),
+                        "whether it shows in a network twice as deep",
+                    ),
                     follow(
                         After::Difference,
                         ("batch_norm", Flag(true)),
@@ -527,6 +642,7 @@ pub static CATALOGUE: &[Entry] = &[
         strong: &["number of layer", "number of hidden layer", "more layer", "network depth", "layer count"],
         weak: &["depth", "deeper", "deep", "shallow*", "how many layer", "extra layer", "additional layer"],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Size,
         designs: &[
             Design {
@@ -542,8 +658,12 @@ pub static CATALOGUE: &[Entry] = &[
                 expected: Expected::Changed,
                 because: "more layers can say more and are harder to train in the same steps",
                 follow_ups: &[
-                    follow(After::Difference, ("batch_norm", Flag(true)), "whether it holds with batch normalisation"),
-                    follow(After::NoDifference, ("width", Count(32)), "whether it shows at half the width"),
+                    follow(
+                        After::Difference,
+                        ("batch_norm", Flag(true)),
+                        "whether it holds with batch normalisation",
+                    ),
+                    follow(After::NoDifference, ("width", Count(64)), "whether it shows at twice the width"),
                 ],
             },
             Design {
@@ -568,9 +688,26 @@ pub static CATALOGUE: &[Entry] = &[
     Entry {
         id: "width",
         name: "width",
-        strong: &["hidden size", "number of hidden unit", "hidden unit", "layer width", "network width", "number of unit"],
-        weak: &["width", "wider", "wide", "narrow*", "number of neuron", "more neuron", "more unit", "hidden dimension"],
+        strong: &[
+            "hidden size",
+            "number of hidden unit",
+            "hidden unit",
+            "layer width",
+            "network width",
+            "number of unit",
+        ],
+        weak: &[
+            "width",
+            "wider",
+            "wide",
+            "narrow*",
+            "number of neuron",
+            "more neuron",
+            "more unit",
+            "hidden dimension",
+        ],
         instead_of: &[],
+        wins_over: &[],
         sort: Sort::Size,
         designs: &[
             Design {
@@ -587,7 +724,11 @@ pub static CATALOGUE: &[Entry] = &[
                 because: "a wider layer has more features to choose from",
                 follow_ups: &[
                     follow(After::Difference, ("depth", Count(3)), "whether it holds in a deeper network"),
-                    follow(After::NoDifference, ("depth", Count(1)), "whether it shows with a single hidden layer"),
+                    follow(
+                        After::NoDifference,
+                        ("depth", Count(1)),
+                        "whether it shows with a single hidden layer",
+                    ),
                 ],
             },
             Design {
@@ -630,7 +771,11 @@ const SCHEDULES: &[Level] = &[
 ];
 
 const OPTIMIZERS: &[Level] = &[
-    level(Word("momentum"), "with SGD and momentum", &["momentum"]),
+    level(
+        Word("momentum"),
+        "with SGD and momentum",
+        &["momentum", "sgd with momentum", "sgd momentum", "momentum sgd", "sgd plus momentum"],
+    ),
     level(Word("adam"), "with Adam", &["adam"]),
     level(Word("sgd"), "with plain SGD", &["sgd", "stochastic gradient descent", "gradient descent"]),
     level(Word("adamw"), "with AdamW", &["adamw"]),

@@ -54,30 +54,134 @@ pub enum NotCovered {
     },
 }
 
-const TEXT_WORDS: &[&str] =
-    &["transformer", "attention", "language model*", "char*", "text", "austen", "decoder", "sublayer", "next token"];
+const TEXT_WORDS: &[&str] = &[
+    "transformer",
+    "attention",
+    "language model*",
+    "char*",
+    "text",
+    "austen",
+    "decoder",
+    "sublayer",
+    "next token",
+];
 const MLP_WORDS: &[&str] = &[
-    "mlp", "multilayer perceptron", "multi layer perceptron", "perceptron", "digit", "tabular", "feedforward", "feed forward",
-    "fully connected", "dense net*", "dense layer", "image*", "classif*",
+    "mlp",
+    "multilayer perceptron",
+    "multi layer perceptron",
+    "perceptron",
+    "digit",
+    "tabular",
+    "feedforward",
+    "feed forward",
+    "fully connected",
+    "dense net*",
+    "dense layer",
+    "image*",
+    "classif*",
 ];
 /// What makes a question one about training a network.
 const FIELD_WORDS: &[&str] = &[
-    "network", "neural", "net", "train*", "accura*", "loss", "converg*", "generaliz*", "overfit*", "test error", "gradient",
-    "hidden", "layer", "deep learning", "machine learning", "regulariz*", "minibatch", "batch", "epoch", "model",
-    "learning rate", "optimizer",
+    "network",
+    "neural",
+    "net",
+    "train*",
+    "accura*",
+    "loss",
+    "converg*",
+    "generaliz*",
+    "overfit*",
+    "test error",
+    "gradient",
+    "hidden",
+    "layer",
+    "deep learning",
+    "machine learning",
+    "regulariz*",
+    "minibatch",
+    "batch",
+    "epoch",
+    "model",
+    "learning rate",
+    "optimizer",
 ];
 /// Models and data that the rules do not have: to answer with another would be to answer another question.
 const FOREIGN_WORDS: &[&str] = &[
-    "mnist", "cifar*", "imagenet", "coco", "svhn", "resnet*", "vgg*", "cnn", "convnet*", "convolution*", "lstm", "gru", "rnn",
-    "recurrent", "diffusion", "gan", "vae", "autoencoder", "gpt*", "bert", "llama*", "mistral", "vit", "vision transformer",
-    "reinforcement", "graph neural", "gnn", "gnns", "xgboost", "random forest", "svm", "speech", "translation", "wikitext*", "wikipedia",
-    "iris", "titanic", "boston", "lora", "quantiz*", "distill*", "llm", "large language model*", "whisper", "stable diffusion",
+    "mnist",
+    "cifar*",
+    "imagenet",
+    "coco",
+    "svhn",
+    "resnet*",
+    "vgg*",
+    "cnn",
+    "convnet*",
+    "convolution*",
+    "lstm",
+    "gru",
+    "rnn",
+    "recurrent",
+    "diffusion",
+    "gan",
+    "vae",
+    "autoencoder",
+    "gpt*",
+    "bert",
+    "llama*",
+    "mistral",
+    "vit",
+    "vision transformer",
+    "reinforcement",
+    "graph neural",
+    "gnn",
+    "gnns",
+    "xgboost",
+    "random forest",
+    "svm",
+    "speech",
+    "translation",
+    "wikitext*",
+    "wikipedia",
+    "iris",
+    "titanic",
+    "boston",
+    "lora",
+    "quantiz*",
+    "distill*",
+    "llm",
+    "large language model*",
+    "whisper",
+    "stable diffusion",
 ];
-const STABILITY_WORDS: &[&str] = &["stab*", "instab*", "unstab*", "diverg*", "blow up", "blow* up", "explod*"];
+const STABILITY_WORDS: &[&str] = &[
+    "stab*",
+    "instab*",
+    "unstab*",
+    "diverg*",
+    "blow up",
+    "blow* up",
+    "explod*",
+    "sensitiv* to the learning rate",
+    "sensitiv* to learning rate",
+    "sensitiv* to its learning rate",
+    "robust* to the learning rate",
+    "robust* to learning rate",
+    "learning rate sensitiv*",
+];
+const SENSITIVE_WORDS: &[&str] = &["sensitiv*", "robust*"];
 const SPEED_WORDS: &[&str] = &["fast*", "speed*", "quick*", "slow*", "converg*", "accelerat*"];
 const HARM_WORDS: &[&str] = &["hurt", "harm", "worse", "worsen*", "degrad*", "damag*"];
-const EQUAL_WORDS: &[&str] =
-    &["equivalent", "perform as well as", "work as well as", "do as well as", "as good as", "interchangeable", "make no difference", "no difference", "equally good"];
+const EQUAL_WORDS: &[&str] = &[
+    "equivalent",
+    "perform as well as",
+    "work as well as",
+    "do as well as",
+    "as good as",
+    "interchangeable",
+    "make no difference",
+    "no difference",
+    "equally good",
+];
 
 impl Topic {
     /// Reads a question, and `--dataset` where it is given.
@@ -112,16 +216,19 @@ impl Topic {
 }
 
 /// The first subject by place in the question, phrases that can mean nothing else before the others; the learning
-/// rate only where nothing else is asked about, since it stands in questions about everything.
+/// rate only where nothing else is asked about, since it stands in questions about everything, or where the question is
+/// what is sensitive to it.
 fn subject(words: &[String]) -> Option<&'static Entry> {
-    let in_field = any(FIELD_WORDS, words) || any(MLP_WORDS, words) || any(TEXT_WORDS, words);
+    let in_field =
+        [FIELD_WORDS, MLP_WORDS, TEXT_WORDS, FOREIGN_WORDS].iter().any(|phrases| any(phrases, words));
+    let about_sensitivity = any(SENSITIVE_WORDS, words);
     let found: Vec<(usize, usize, usize, &'static Entry)> = CATALOGUE
         .iter()
         .filter_map(|entry| {
             let strong = place_of(entry.strong, words).map(|(at, length)| (0, at, length));
             let weak = place_of(entry.weak, words).map(|(at, length)| (1, at, length));
             let (rank, at, length) = strong.or(if in_field { weak } else { None })?;
-            let rank = if entry.sort == Sort::LearningRate { rank + 1 } else { rank };
+            let rank = if entry.sort == Sort::LearningRate && !about_sensitivity { rank + 1 } else { rank };
             Some((rank, at, usize::MAX - length, entry))
         })
         .collect();
@@ -129,7 +236,12 @@ fn subject(words: &[String]) -> Option<&'static Entry> {
         let asked = |id: &&str| found.iter().any(|(.., other)| other.id == *id);
         !entry.instead_of.is_empty() && entry.instead_of.iter().all(asked)
     });
-    together.or_else(|| found.into_iter().min_by_key(|(rank, at, length, _)| (*rank, *at, *length)).map(|found| found.3))
+    let lost = |entry: &Entry| {
+        found.iter().any(|(rank, .., other)| *rank == 0 && other.wins_over.contains(&entry.id))
+    };
+    let standing = found.iter().filter(|found| !lost(found.3));
+    together
+        .or_else(|| standing.min_by_key(|(rank, at, length, _)| (*rank, *at, *length)).map(|found| found.3))
 }
 
 fn design(
@@ -182,9 +294,15 @@ fn levels(design: &Design, words: &[String]) -> Vec<Level> {
     for level in design.levels {
         // "sgd with momentum" and "leaky relu" contain the words of other levels, which they are not.
         let shadowed = level.words.iter().all(|word| {
-            let longer = design.levels.iter().flat_map(|other| other.words).filter(|other| contains_words(other, word));
+            let longer = design
+                .levels
+                .iter()
+                .flat_map(|other| other.words)
+                .filter(|other| contains_words(other, word));
             place_of(&[word], words).is_none_or(|(at, _)| {
-                longer.into_iter().any(|other| place_of(&[other], words).is_some_and(|(start, n)| start <= at && at < start + n))
+                longer.into_iter().any(|other| {
+                    place_of(&[other], words).is_some_and(|(start, n)| start <= at && at < start + n)
+                })
             })
         });
         if !level.words.is_empty() && !shadowed {
@@ -219,7 +337,9 @@ fn words(question: &str) -> Vec<String> {
 /// One word: American spelling, singular.
 fn plain(word: &str) -> String {
     let mut word = word.to_owned();
-    for (british, american) in [("isation", "ization"), ("iser", "izer"), ("ising", "izing"), ("ised", "ized"), ("ise", "ize")] {
+    for (british, american) in
+        [("isation", "ization"), ("iser", "izer"), ("ising", "izing"), ("ised", "ized"), ("ise", "ize")]
+    {
         // Not "noise", "precise", "otherwise": only the endings that a verb of the field can have.
         let stem = word.strip_suffix('s').unwrap_or(&word);
         let verb = ["normal", "optim", "regular", "general", "initial", "quant", "minim", "maxim"];
@@ -287,7 +407,9 @@ pub fn coverage() -> String {
 impl std::fmt::Display for NotCovered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoSubject => write!(f, "offline, the rule-based researcher, cannot answer this question; {}", coverage()),
+            Self::NoSubject => {
+                write!(f, "offline, the rule-based researcher, cannot answer this question; {}", coverage())
+            }
             Self::Foreign { word } => write!(
                 f,
                 "offline, the rule-based researcher, cannot answer this question: it has neither model nor data for \

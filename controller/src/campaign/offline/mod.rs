@@ -87,20 +87,26 @@ impl Researcher for Offline {
             return Err(ResearchError::Unusable {
                 purpose: "plan",
                 attempts: 1,
-                detail: format!("the rules made a plan that was sent back for {}: {}", fault.field, fault.problem),
+                detail: format!(
+                    "the rules made a plan that was sent back for {}: {}",
+                    fault.field, fault.problem
+                ),
             });
         }
         planning::next(&topic(&context.question, &context.wishes)?, context)
     }
 
     async fn code(&self, context: &CodeContext, _: &CancellationToken) -> Result<Program, ResearchError> {
-        program::of_plan(&context.plan).map(|program| Program { source: program.source.to_owned() }).ok_or_else(
-            || ResearchError::Unusable {
+        program::of_plan(&context.plan)
+            .map(|program| Program { source: program.source.to_owned() })
+            .ok_or_else(|| ResearchError::Unusable {
                 purpose: "code",
                 attempts: 1,
-                detail: format!("no program of the rules trains on the data set \"{}\"", context.plan.data_set),
-            },
-        )
+                detail: format!(
+                    "no program of the rules trains on the data set \"{}\"",
+                    context.plan.data_set
+                ),
+            })
     }
 
     async fn repair(&self, context: &RepairContext, _: &CancellationToken) -> Result<Program, ResearchError> {
@@ -123,7 +129,11 @@ impl Researcher for Offline {
         Ok(wording::interpretation(context))
     }
 
-    async fn decide(&self, context: &DecideContext, _: &CancellationToken) -> Result<Decision, ResearchError> {
+    async fn decide(
+        &self,
+        context: &DecideContext,
+        _: &CancellationToken,
+    ) -> Result<Decision, ResearchError> {
         let state = &context.state;
         Ok(wording::decision(&planning::next(&topic(&state.question, &state.wishes)?, state)?))
     }

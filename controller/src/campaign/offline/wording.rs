@@ -37,7 +37,9 @@ pub fn interpretation(context: &InterpretContext) -> Interpretation {
 
 fn verdict_means(verdict: &str) -> &'static str {
     match verdict {
-        "supported" => "The seeds bear out what was claimed before they were run, under the conditions named there.",
+        "supported" => {
+            "The seeds bear out what was claimed before they were run, under the conditions named there."
+        }
         "refuted" => "The seeds speak against what was claimed before they were run.",
         "equivalent" => {
             "Whatever difference there is lies inside the smallest effect of interest, so for practice the two are the \
@@ -53,12 +55,16 @@ fn verdict_means(verdict: &str) -> &'static str {
 fn threats(context: &InterpretContext) -> Vec<String> {
     let plan = &context.experiment.plan;
     let mut threats = vec![
-        format!("One data set ({}) and one small model: other data and larger models may behave differently.", plan.data_set),
+        format!(
+            "One data set ({}) and one small model: other data and larger models may behave differently.",
+            plan.data_set
+        ),
         "One length of training: what is behind after few steps may catch up after many.".to_owned(),
     ];
     if plan.metric.source == Source::Logged {
         threats.push(
-            "The metric is what the training program reports of itself; it was not scored from outside.".to_owned(),
+            "The metric is what the training program reports of itself; it was not scored from outside."
+                .to_owned(),
         );
     }
     if plan.replicate.contains(&Stream::Split) {
@@ -94,7 +100,9 @@ fn threats(context: &InterpretContext) -> Vec<String> {
 /// Whether to go on: exactly where there is something to plan.
 pub fn decision(next: &Planned) -> Decision {
     match next {
-        Planned::Experiment(plan) => Decision::Continue { reason: format!("{}: {}", plan.title, plan.rationale) },
+        Planned::Experiment(plan) => {
+            Decision::Continue { reason: format!("{}: {}", plan.title, plan.rationale) }
+        }
         Planned::Finished { reason } => Decision::Stop { reason: reason.clone() },
     }
 }

@@ -2,10 +2,10 @@
 //! registered looks (METHOD §4). The same again elsewhere, with a part of the campaign's error of its own, is the
 //! follow-up.
 
+use super::super::super::plan::Resource::TuningTrials;
 use super::super::super::plan::{
     Adjustment, Claim, Contrast, HeldEqual, Kind, Param, Plan, Role, SmallestEffect,
 };
-use super::super::super::plan::Resource::TuningTrials;
 use super::super::super::researcher::{ClosedExperiment, Planned};
 use super::super::catalogue::{Expected, Sort};
 use super::super::program::{better, learning_rate};
@@ -57,7 +57,9 @@ pub fn again(
     smallest_effect: SmallestEffect,
 ) -> Planned {
     let Some(follow) = case.follow_up(confirmed) else {
-        return finished("the catalogue has nothing more to ask about this question that follows from the last result");
+        return finished(
+            "the catalogue has nothing more to ask about this question that follows from the last result",
+        );
     };
     let last = confirmed[confirmed.len() - 1];
     let Some(mut plan) = confirmation(case, explored, smallest_effect, &[follow.change]) else {
@@ -67,7 +69,11 @@ pub fn again(
     };
     let (name, value) = follow.change;
     plan.title = sentence(&format!("{} at {name} {}", case.topic.entry.name, value.scalar()));
-    let result = if found_difference(last) { "found a difference" } else { "found no difference that it could be sure of" };
+    let result = if found_difference(last) {
+        "found a difference"
+    } else {
+        "found no difference that it could be sure of"
+    };
     plan.rationale = format!(
         "{} {result}. This asks {}; all else is as before, the learning rates too. {}",
         last.id,
@@ -89,7 +95,8 @@ fn expectation(case: &Case<'_>) -> String {
     let usual = case.topic.expected == case.topic.design.expected;
     let because = if usual { format!(" because {}", case.topic.design.because) } else { String::new() };
     if case.topic.entry.sort == Sort::LearningRate {
-        return format!("Expected is {expected} at the centre than at either end,{because}.").replace(",.", ".");
+        return format!("Expected is {expected} at the centre than at either end,{because}.")
+            .replace(",.", ".");
     }
     format!("Expected is {expected} {}{because}.", case.topic.levels.get(1).map_or("", |level| level.label))
 }
@@ -141,7 +148,11 @@ fn rates(case: &Case<'_>, explored: &[&ClosedExperiment]) -> Rates {
     let chosen = choices(case, explored);
     if chosen.iter().all(|(_, rung)| rung.is_none()) {
         let rungs = vec![usual; arms(case) as usize];
-        return Rates { rungs, note: format!("learning rate {}, not tuned.", learning_rate(usual)), tuned: false };
+        return Rates {
+            rungs,
+            note: format!("learning rate {}, not tuned.", learning_rate(usual)),
+            tuned: false,
+        };
     }
     let rungs: Vec<i32> = chosen.iter().map(|(_, rung)| rung.unwrap_or(usual)).collect();
     let mut note = "each arm at the learning rate that it chose on validation examples".to_owned();
@@ -175,8 +186,9 @@ fn around(case: &Case<'_>, plan: &mut Plan, centre: i32) {
             contrast: id.to_owned(),
             text: format!("the test {metric} is better at a learning rate of {at} than at {to}"),
             predicts: direction,
-            refuted_by: "an interval on the other side of zero, or one that rules out the smallest effect of interest"
-                .to_owned(),
+            refuted_by:
+                "an interval on the other side of zero, or one that rules out the smallest effect of interest"
+                    .to_owned(),
         });
     }
 }

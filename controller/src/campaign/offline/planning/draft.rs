@@ -1,8 +1,9 @@
 //! What all plans have in common, and the small pieces that they are put together from.
 
 use super::super::super::plan::{
-    Claim, Contrast, DivergedWhen, Factor, FactorScale, HeldEqual, Kind, Limits, Metric, MetricScale, Pairing, Plan,
-    Predicts, Reduce, Resource, Role, Scalar, Secondary, SmallestEffect, Source, Split, Stream, Weight,
+    Claim, Contrast, DivergedWhen, Factor, FactorScale, HeldEqual, Kind, Limits, Metric, MetricScale,
+    Pairing, Plan, Predicts, Reduce, Resource, Role, Scalar, Secondary, SmallestEffect, Source, Split,
+    Stream, Weight,
 };
 use super::super::catalogue::{Expected, Level, Sort};
 use super::super::program::{ProgramName, Setting, better, learning_rate};
@@ -92,8 +93,7 @@ impl Case<'_> {
             better: Better::Lower,
             reduce: Reduce::Area,
         };
-        let loss =
-            Secondary { metric: "test_loss".to_owned(), reduce: Reduce::Final, ..area.clone() };
+        let loss = Secondary { metric: "test_loss".to_owned(), reduce: Reduce::Final, ..area.clone() };
         match (role, self.topic.kind) {
             (Role::Exploratory, _) | (_, Kind::Stability) => Vec::new(),
             _ if self.program.metric == "accuracy" => vec![loss, area],
@@ -102,7 +102,8 @@ impl Case<'_> {
     }
 
     fn draws_dropout(&self, fixed: &[crate::campaign::plan::Param]) -> bool {
-        let used = fixed.iter().any(|p| p.name == "dropout" && p.value.number().is_some_and(|rate| rate > 0.0));
+        let used =
+            fixed.iter().any(|p| p.name == "dropout" && p.value.number().is_some_and(|rate| rate > 0.0));
         used || self.topic.design.param == "dropout"
     }
 
@@ -148,11 +149,23 @@ impl Case<'_> {
         let (model, data) = (self.program.model, self.program.data_set);
         let test = format!("test {}", facts.name);
         let text = match predicts {
-            Predicts::Increase => format!("{}, the {test} of the {model} on {data} is higher than {}", level.label, control.label),
-            Predicts::Decrease => format!("{}, the {test} of the {model} on {data} is lower than {}", level.label, control.label),
-            Predicts::AnyChange => format!("{}, the {test} of the {model} on {data} is not what it is {}", level.label, control.label),
+            Predicts::Increase => format!(
+                "{}, the {test} of the {model} on {data} is higher than {}",
+                level.label, control.label
+            ),
+            Predicts::Decrease => format!(
+                "{}, the {test} of the {model} on {data} is lower than {}",
+                level.label, control.label
+            ),
+            Predicts::AnyChange => format!(
+                "{}, the {test} of the {model} on {data} is not what it is {}",
+                level.label, control.label
+            ),
             Predicts::NoRelevantChange => {
-                format!("{}, the {test} of the {model} on {data} is, but for less than matters, what it is {}", level.label, control.label)
+                format!(
+                    "{}, the {test} of the {model} on {data} is, but for less than matters, what it is {}",
+                    level.label, control.label
+                )
             }
         };
         let refuted_by = match predicts {
@@ -168,7 +181,9 @@ impl Case<'_> {
     /// "MLP on digits (64 wide, …, 150 steps)".
     pub fn setting(&self, plan: &Plan) -> String {
         let names: &[&str] = match self.program.name {
-            ProgramName::Mlp => &["depth", "width", "activation", "optimizer", "schedule", "batch_size", "steps"],
+            ProgramName::Mlp => {
+                &["depth", "width", "activation", "optimizer", "schedule", "batch_size", "steps"]
+            }
             ProgramName::CharTransformer => {
                 &["depth", "width", "context", "optimizer", "schedule", "warmup", "batch_size", "steps"]
             }

@@ -16,9 +16,11 @@ pub fn of(case: &Case<'_>) -> Result<SmallestEffect, ResearchError> {
             set_by: SetBy::User,
             why: format!("--smallest-effect {wish}"),
         }),
-        None => {
-            Ok(SmallestEffect { value: facts.smallest_effect, set_by: SetBy::Table, why: facts.why.to_owned() })
-        }
+        None => Ok(SmallestEffect {
+            value: facts.smallest_effect,
+            set_by: SetBy::Table,
+            why: facts.why.to_owned(),
+        }),
     }
 }
 
@@ -53,14 +55,20 @@ fn parse(wish: &str, unit: &str) -> Result<f64, ResearchError> {
         "" => 1.0,
         suffix if suffix == unit => 1.0,
         _ if points && unit == "fraction" => 0.01,
-        _ if points => return refused(format!("points are for accuracy; the metric here is in {unit}, like \"0.02\"")),
+        _ if points => {
+            return refused(format!("points are for accuracy; the metric here is in {unit}, like \"0.02\""));
+        }
         "%" => {
             return refused(format!(
                 "a percentage is a ratio, and offline's experiments measure differences; give {}",
                 if unit == "fraction" { "points, like \"0.5pt\"" } else { "a number of nats, like \"0.02\"" }
             ));
         }
-        _ => return refused(format!("the unit \"{suffix}\" is not known; give \"0.5pt\" or a number of {unit}")),
+        _ => {
+            return refused(format!(
+                "the unit \"{suffix}\" is not known; give \"0.5pt\" or a number of {unit}"
+            ));
+        }
     };
     match number.parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 && (unit != "fraction" || value * scale < 1.0) => {

@@ -35,7 +35,10 @@ pub fn first(case: &Case<'_>, smallest_effect: SmallestEffect) -> Option<Plan> {
     plan.title = if case.topic.entry.sort == Sort::LearningRate {
         sentence(&format!("which learning rates to confirm, on validation examples: {} of them", rungs.len()))
     } else {
-        sentence(&format!("a learning rate for each arm of {}, on validation examples", case.topic.entry.name))
+        sentence(&format!(
+            "a learning rate for each arm of {}, on validation examples",
+            case.topic.entry.name
+        ))
     };
     plan.rationale = if case.topic.entry.sort == Sort::LearningRate {
         "Where the best rate lies decides which rates are worth a confirmation on new seeds and the test examples."
@@ -131,7 +134,8 @@ fn best_rung(case: &Case<'_>, explored: &[&ClosedExperiment], arm: &Scalar) -> O
     for experiment in explored {
         let higher = experiment.plan.metric.better == Better::Higher;
         for variant in experiment.plan.variants() {
-            let own = |name: &str| variant.levels.iter().find(|param| param.name == name).map(|param| &param.value);
+            let own =
+                |name: &str| variant.levels.iter().find(|param| param.name == name).map(|param| &param.value);
             let of_arm = case.topic.levels.is_empty() || own(case.topic.design.param) == Some(arm);
             let result = experiment.variants.iter().find(|result| result.variant == variant.id);
             let rate = own("lr").and_then(Scalar::number);
@@ -141,9 +145,10 @@ fn best_rung(case: &Case<'_>, explored: &[&ClosedExperiment], arm: &Scalar) -> O
         }
     }
     means.sort_by_key(|(rung, _)| *rung);
-    let best = means.into_iter().filter(|(_, mean)| mean.is_finite()).reduce(|best, other| {
-        if other.1 > best.1 { other } else { best }
-    });
+    let best = means
+        .into_iter()
+        .filter(|(_, mean)| mean.is_finite())
+        .reduce(|best, other| if other.1 > best.1 { other } else { best });
     best.map(|(rung, _)| rung)
 }
 

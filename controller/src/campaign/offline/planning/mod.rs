@@ -97,7 +97,9 @@ pub fn next(topic: &Topic, context: &PlanContext) -> Result<Planned, ResearchErr
         return Ok(stability::next(&case, smallest_effect));
     }
     if context.confirmatory_left == 0 {
-        return Ok(finished("every confirmatory experiment that the campaign's error pays for has been made"));
+        return Ok(finished(
+            "every confirmatory experiment that the campaign's error pays for has been made",
+        ));
     }
     let explored: Vec<&ClosedExperiment> = case.closed(Role::Exploratory).collect();
     let confirmed: Vec<&ClosedExperiment> = case.closed(Role::Confirmatory).collect();
@@ -123,5 +125,4 @@ fn finished(reason: &str) -> Planned {
 }
 
 #[cfg(test)]
-#[path = "planning_tests.rs"]
 mod tests;

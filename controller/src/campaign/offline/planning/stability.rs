@@ -35,14 +35,23 @@ pub fn next(case: &Case<'_>, smallest_effect: SmallestEffect) -> Planned {
         return Planned::Experiment(Box::new(plan));
     };
     let Some(follow) = case.follow_up(&confirmed) else {
-        return finished("the catalogue has nothing more to ask about this question that follows from the last result");
+        return finished(
+            "the catalogue has nothing more to ask about this question that follows from the last result",
+        );
     };
     let Some(mut plan) = experiment(case, smallest_effect, &[follow.change]) else {
-        return finished("what is left of the budget does not cover a follow-up with enough seeds for a verdict");
+        return finished(
+            "what is left of the budget does not cover a follow-up with enough seeds for a verdict",
+        );
     };
     let (name, value) = follow.change;
-    plan.title = sentence(&format!("{subject}: sensitivity to the learning rate at {name} {}", value.scalar()));
-    let result = if found_difference(last) { "found a difference" } else { "found no difference that it could be sure of" };
+    plan.title =
+        sentence(&format!("{subject}: sensitivity to the learning rate at {name} {}", value.scalar()));
+    let result = if found_difference(last) {
+        "found a difference"
+    } else {
+        "found no difference that it could be sure of"
+    };
     plan.rationale = format!("{} {result}. This asks {}; all else is as before.", last.id, follow.to_learn);
     Planned::Experiment(Box::new(plan))
 }
@@ -115,7 +124,9 @@ fn claims(case: &Case<'_>) -> (Vec<Contrast>, Vec<Claim>) {
                     level.label, case.program.model, case.program.data_set, levels[0].label
                 ),
                 predicts,
-                refuted_by: "an interval on the other side of zero, or one inside the smallest effect of interest".to_owned(),
+                refuted_by:
+                    "an interval on the other side of zero, or one inside the smallest effect of interest"
+                        .to_owned(),
             };
             (contrast, claim)
         })
