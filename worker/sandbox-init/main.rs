@@ -157,8 +157,12 @@ impl Init {
         match (order, &self.state) {
             (ORDER_START, State::Gate { .. }) => self.start(),
             (ORDER_TERMINATE, State::Running { pid, .. }) => {
-                // SAFETY: the program's own group; it was not reaped yet, so the number is still its own.
-                unsafe { kill(-pid, ORDER_TERMINATE) };
+                // SAFETY: the program was not reaped yet, so the number is still its own. It may have left its group.
+                unsafe {
+                    if kill(-pid, ORDER_TERMINATE) != 0 {
+                        kill(*pid, ORDER_TERMINATE);
+                    }
+                }
                 report("\"event\":\"terminating\"");
             }
             (ORDER_KILL, _) => self.kill_all(),

@@ -57,6 +57,11 @@ fn main() {
         Some("shm") => fill("/dev/shm/big"),
         Some("forks") => fork_all(),
         Some("look") => look(),
+        Some("links") => {
+            fs::create_dir("/work/artifacts").unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", "/work/artifacts/passwd").unwrap();
+            std::os::unix::fs::symlink("/etc", "/work/artifacts/folder").unwrap();
+        }
         other => {
             println!("unknown: {other:?}");
             process::exit(2);
