@@ -83,7 +83,11 @@ pub(super) async fn find_or_make(
     let ended = tar.wait().await.map_err(|e| ImageError::io("read the tar of", cache, e))?;
     if !ended.success() {
         discard(docker, &made).await;
-        return Err(ImageError::io("read the tar of", cache, std::io::Error::other(format!("tar ended with {ended}"))));
+        return Err(ImageError::io(
+            "read the tar of",
+            cache,
+            std::io::Error::other(format!("tar ended with {ended}")),
+        ));
     }
     Ok(made)
 }

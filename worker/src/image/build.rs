@@ -91,7 +91,13 @@ const PARTIAL_BYTES_MAX: usize = 16 << 10;
 
 impl Output {
     fn new() -> Self {
-        Self { partial: String::new(), tail: Tail::new(), step: "the first step".to_owned(), done: 0, total: 0 }
+        Self {
+            partial: String::new(),
+            tail: Tail::new(),
+            step: "the first step".to_owned(),
+            done: 0,
+            total: 0,
+        }
     }
 
     fn take(&mut self, piece: &str) -> VecDeque<String> {

@@ -26,8 +26,15 @@ pub(super) const SUITE: &str = "bookworm";
 /// Besides minbase: Debian's Python, what brings pip to a build, and what checks certificates.
 pub(super) const PACKAGES: &str = "python3,python3-venv,ca-certificates";
 /// What an image has no use for, below the new root.
-const LEFT_OUT: [&str; 7] =
-    ["./dev/*", "./proc/*", "./sys/*", "./var/cache/apt/*", "./var/lib/apt/lists/*", "./var/log/*", "./usr/share/doc/*"];
+const LEFT_OUT: [&str; 7] = [
+    "./dev/*",
+    "./proc/*",
+    "./sys/*",
+    "./var/cache/apt/*",
+    "./var/lib/apt/lists/*",
+    "./var/log/*",
+    "./usr/share/doc/*",
+];
 /// Packages that minbase and ours make; only for how far the step is.
 const STEPS_ABOUT: u64 = 330;
 const LINES_QUEUED: usize = 64;
@@ -41,10 +48,7 @@ pub(super) enum DebootstrapError {
     #[error("debootstrap is not here and apt could not fetch it ({0}): `apt-get install debootstrap`")]
     Missing(String),
     #[error("`{program}` could not be started")]
-    Start {
-        program: String,
-        source: std::io::Error,
-    },
+    Start { program: String, source: std::io::Error },
     #[error("`{program}` ended with {status}:\n{output}")]
     Failed { program: String, status: std::process::ExitStatus, output: String },
     #[error("it was stopped")]
@@ -97,8 +101,10 @@ impl Root {
     /// The root as a tar stream, and the process that makes it. Links, owners and devices are tar's own business.
     pub(super) fn stream(
         &self,
-    ) -> Result<(impl futures_util::Stream<Item = std::io::Result<prost::bytes::Bytes>> + use<>, Child), DebootstrapError>
-    {
+    ) -> Result<
+        (impl futures_util::Stream<Item = std::io::Result<prost::bytes::Bytes>> + use<>, Child),
+        DebootstrapError,
+    > {
         let failed = |source| DebootstrapError::Start { program: "tar".to_owned(), source };
         let mut command = Command::new("tar");
         command.args(["--create", "--numeric-owner", "--one-file-system", "--directory"]);
@@ -191,9 +197,12 @@ async fn fetch(package: &str, folder: &Path, into: &Path) -> Result<(), Debootst
     let file = entries
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{package}_"))))
+        .find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{package}_")))
+        })
         .ok_or_else(|| missing(format!("apt-get download left no {package}_*.deb")))?;
-    let unpack = Command::new("dpkg-deb").arg("--extract").args([&file, into]).kill_on_drop(true).output().await;
+    let unpack =
+        Command::new("dpkg-deb").arg("--extract").args([&file, into]).kill_on_drop(true).output().await;
     match unpack {
         Ok(done) if done.status.success() => Ok(()),
         Ok(done) => Err(missing(String::from_utf8_lossy(&done.stderr).trim().to_owned())),
@@ -281,8 +290,12 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo one; echo E: no such suite >&2; exit 3"]);
         let progress = Progress::new();
-        let error = run(command, "debootstrap", &progress, &CancellationToken::new()).await.unwrap_err().to_string();
-        assert!(error.contains("one") && error.contains("E: no such suite") && error.contains('3'), "{error}");
+        let error =
+            run(command, "debootstrap", &progress, &CancellationToken::new()).await.unwrap_err().to_string();
+        assert!(
+            error.contains("one") && error.contains("E: no such suite") && error.contains('3'),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -127,7 +127,9 @@ impl From<kit::folder::FolderError> for ImageError {
             kit::folder::FolderError::Locked { path, pid } => {
                 Self::io("lock", path, io::Error::other(format!("process {pid} has it")))
             }
-            kit::folder::FolderError::NoHome(_) => Self::io("find", "the cache folder", io::Error::other(error)),
+            kit::folder::FolderError::NoHome(_) => {
+                Self::io("find", "the cache folder", io::Error::other(error))
+            }
         }
     }
 }

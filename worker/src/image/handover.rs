@@ -65,13 +65,11 @@ async fn serve(listener: TcpListener, answer: Arc<(String, Vec<u8>)>) {
     loop {
         match listener.accept().await {
             // One at a time: there is one client, and a stranger is cut off after the time-out.
-            Ok((stream, _)) => {
-                match tokio::time::timeout(REQUEST_TIMEOUT, respond(stream, &answer)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "a request for build settings broke off"),
-                    Err(_) => tracing::debug!("a request for build settings took too long"),
-                }
-            }
+            Ok((stream, _)) => match tokio::time::timeout(REQUEST_TIMEOUT, respond(stream, &answer)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a request for build settings broke off"),
+                Err(_) => tracing::debug!("a request for build settings took too long"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a request for build settings");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -121,7 +119,10 @@ mod tests {
         let address = handover.address().to_owned();
         let path = format!("/{}", address.rsplit('/').next().unwrap());
         let good = get(&address, &path).await.unwrap();
-        assert!(good.starts_with("HTTP/1.0 200") && good.ends_with(r#"{"variables":{},"files":{}}"#), "{good}");
+        assert!(
+            good.starts_with("HTTP/1.0 200") && good.ends_with(r#"{"variables":{},"files":{}}"#),
+            "{good}"
+        );
         for other in ["/", "/x", &path[..path.len() - 1]] {
             let wrong = get(&address, other).await.unwrap();
             assert!(wrong.starts_with("HTTP/1.0 404") && !wrong.contains("variables"), "{other}: {wrong}");

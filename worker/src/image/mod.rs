@@ -126,11 +126,7 @@ impl Images {
     ///
     /// # Errors
     /// Those of [`Images::find`], and whatever the build ends in; every caller that shares it gets the same.
-    pub async fn prepare(
-        &self,
-        name: &str,
-        progress: mpsc::Sender<ImageStep>,
-    ) -> Result<Image, ImageError> {
+    pub async fn prepare(&self, name: &str, progress: mpsc::Sender<ImageStep>) -> Result<Image, ImageError> {
         let recipe = recipe(name)?;
         if let Some(image) = find(&self.shared.docker, recipe).await? {
             return Ok(image);

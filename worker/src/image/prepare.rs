@@ -12,13 +12,7 @@ use kit::{
 };
 use nix::sys::statvfs::statvfs;
 
-use super::{
-    Image, Shared, base, build,
-    error::ImageError,
-    find,
-    progress::Progress,
-    recipe::Recipe,
-};
+use super::{Image, Shared, base, build, error::ImageError, find, progress::Progress, recipe::Recipe};
 
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(500);

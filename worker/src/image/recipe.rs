@@ -166,7 +166,10 @@ mod tests {
         for entry in archive.entries().unwrap() {
             let entry = entry.unwrap();
             let header = entry.header();
-            assert_eq!((header.uid().unwrap(), header.mtime().unwrap(), header.mode().unwrap()), (0, 0, 0o644));
+            assert_eq!(
+                (header.uid().unwrap(), header.mtime().unwrap(), header.mode().unwrap()),
+                (0, 0, 0o644)
+            );
             names.push(entry.path().unwrap().display().to_string());
         }
         assert!(names.contains(&"Dockerfile".to_owned()) && names.contains(&"runner/runner.py".to_owned()));

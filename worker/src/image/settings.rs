@@ -53,10 +53,7 @@ impl HostSettings {
         Self::collect(&|name| std::env::var(name).ok(), &read_text)
     }
 
-    fn collect(
-        variable: &dyn Fn(&str) -> Option<String>,
-        file: &dyn Fn(&Path) -> Option<String>,
-    ) -> Self {
+    fn collect(variable: &dyn Fn(&str) -> Option<String>, file: &dyn Fn(&Path) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut found = Self::default();
         for name in PIP_VARIABLES {

@@ -95,7 +95,8 @@ async fn a_lock_of_another_process_is_waited_for_and_a_stop_ends_the_wait() {
     let images = Images::new(docker, folder.path().to_owned(), stop.clone());
     let recipe = Recipe::named("torch").unwrap();
     let mut stages = images.join(recipe);
-    let waiting = stages.wait_for(|stage| matches!(stage, Stage::Step(step) if step.line.contains("process")));
+    let waiting =
+        stages.wait_for(|stage| matches!(stage, Stage::Step(step) if step.line.contains("process")));
     tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     assert_eq!(images.shared.jobs.lock().unwrap().len(), 1);
     stop.cancel();
@@ -103,4 +104,22 @@ async fn a_lock_of_another_process_is_waited_for_and_a_stop_ends_the_wait() {
     tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap();
     assert!(images.shared.jobs.lock().unwrap().is_empty());
     drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "downloads 2.5 GB where it is not built yet; the end-to-end tests need it and build it themselves"]
+async fn torch_is_built() {
+    let Some(docker) = engine().await else { return };
+    let images = Images::new(docker, kit::folder::cache().unwrap(), CancellationToken::new());
+    let (sender, mut steps) = mpsc::channel(64);
+    let looking = kit::task::spawn("steps", async move {
+        let mut last = ImageStep::default();
+        while let Some(step) = steps.recv().await {
+            last = step;
+        }
+        last
+    });
+    let image = images.prepare("torch", sender).await.unwrap();
+    println!("{image:?}, last step {:?}", looking.await);
+    assert_eq!(images.find("torch").await.unwrap(), Some(image));
 }
