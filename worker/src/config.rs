@@ -31,6 +31,8 @@ pub struct WorkerConfig {
     pub listen: Option<SocketAddr>,
     /// Stop as soon as there is neither a connection nor a run that has not ended.
     pub idle_exit: bool,
+    /// How many slots; more than the cores are refused. Unset: one for each GPU, or for each core where there is none.
+    pub slots: Option<u32>,
     /// The engine.
     pub docker: DockerConfig,
     /// What input files may take.
@@ -114,6 +116,7 @@ impl Default for WorkerConfig {
             data_dir: None,
             listen: None,
             idle_exit: false,
+            slots: None,
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
             limits: LimitConfig {

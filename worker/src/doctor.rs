@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
+use kit::task::CancellationToken;
 use serde::Serialize;
 
 use crate::{
@@ -62,7 +63,7 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
             ..check("user", CheckState::Failed, detail)
         }
     });
-    let rooms = rooms::connect(config, data_dir, worker_id).await;
+    let rooms = rooms::connect(config, data_dir, worker_id, CancellationToken::new()).await;
     if let Some(reason) = &rooms.no_engine {
         checks.push(Check {
             remedy: "start the Docker daemon, or name it with --docker-host".to_owned(),
@@ -92,7 +93,7 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
         checks.push(check(format!("slot {}", slot.index), CheckState::Ok, detail));
     }
     if slots.is_empty() {
-        checks.push(check("slots", CheckState::Failed, "this machine has too little memory for one slot"));
+        checks.push(check("slots", CheckState::Failed, rooms.no_slots.clone().unwrap_or_default()));
     }
     checks.push(disk(config, data_dir));
     let ok = checks.iter().all(|check| check.state != CheckState::Failed);

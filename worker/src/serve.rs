@@ -113,7 +113,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> Result<
     let data_dir = config.data_folder()?;
     let _lock = own(&data_dir)?;
     let worker_id = worker_id(&data_dir)?;
-    let rooms = rooms::connect(&config, &data_dir, &worker_id).await;
+    let rooms = rooms::connect(&config, &data_dir, &worker_id, shutdown.clone()).await;
     serve_rooms(config, &data_dir, worker_id, rooms, shutdown).await
 }
 

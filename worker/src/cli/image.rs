@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
+use kit::task::CancellationToken;
 use tokio::sync::mpsc;
 
 use super::{CommandResult, Common, Flags, Output, data_dir, print, worker_id_or_new};
@@ -27,7 +28,8 @@ impl Image {
     pub(super) async fn run(&self, common: &Common) -> CommandResult {
         let config = common.configure(Flags::default())?;
         let folder = data_dir(&config)?;
-        let rooms = rooms::connect(&config, &folder, &worker_id_or_new(&folder)).await;
+        let rooms =
+            rooms::connect(&config, &folder, &worker_id_or_new(&folder), CancellationToken::new()).await;
         match self {
             Self::Build { name } => build(rooms.images, name).await,
             Self::List { output } => list(rooms.images.list().await, *output),
