@@ -47,5 +47,9 @@ fn the_protocol_is_as_committed() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &out).unwrap();
     }
-    assert_eq!(out, std::fs::read_to_string(&path).unwrap(), "the protocol has changed: see the head of this file");
+    assert_eq!(
+        out,
+        std::fs::read_to_string(&path).unwrap(),
+        "the protocol has changed: see the head of this file"
+    );
 }

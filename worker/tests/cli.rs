@@ -25,7 +25,11 @@ fn help_is_as_committed() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &all).unwrap();
     }
-    assert_eq!(all, std::fs::read_to_string(&path).unwrap(), "the help has changed: see the head of this file");
+    assert_eq!(
+        all,
+        std::fs::read_to_string(&path).unwrap(),
+        "the help has changed: see the head of this file"
+    );
 }
 
 #[test]
