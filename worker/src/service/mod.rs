@@ -13,9 +13,6 @@ pub mod transfer;
 /// `WatchRun`.
 pub mod watch;
 
-#[cfg(test)]
-mod tests;
-
 use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::Stream;
