@@ -469,11 +469,6 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
 /// # Errors
 /// [`CampaignError::Report`] with the file at fault.
 pub(super) fn write(report: &doc::Report, folder: &Path) -> Result<ReportPaths, CampaignError> {
-    let failed = |error: kit::folder::FolderError| CampaignError::Report(error.to_string());
-    let json = serde_json::to_vec_pretty(report).map_err(|e| CampaignError::Report(e.to_string()))?;
-    let path = |name: &str| folder.join(name);
-    let paths =
-        ReportPaths { markdown: path("report.md"), html: path("report.html"), json: path("report.json") };
-    kit::folder::replace(&paths.json, &json).map_err(failed)?;
-    Ok(paths)
+    let files = crate::report::write(report, folder).map_err(|e| CampaignError::Report(e.to_string()))?;
+    Ok(ReportPaths { markdown: files.markdown, html: files.html, json: files.json })
 }

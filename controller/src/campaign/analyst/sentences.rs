@@ -133,6 +133,9 @@ pub fn ruling(record: &ExperimentRecord, contrast: &ContrastAnalysis) -> String 
         Reason::DiffersRelevanceOpen => {
             format!("it differs; whether by {margin}, so that it matters, is open")
         }
+        Reason::ExactTestDisagrees => {
+            "the interval excludes no difference, and the exact test does not agree".to_owned()
+        }
         Reason::Undecided => format!("compatible with {}", interval(range, plan)),
     };
     let mut text = format!("{measured}; {because}");

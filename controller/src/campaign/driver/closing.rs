@@ -182,7 +182,7 @@ impl Driver {
         self.answer.clone_from(&report.answer.text);
         let folder = self.deps.journal.campaign_folder(self.id);
         let paths = reporter::write(&report, &folder)?;
-        self.report_path = Some(paths.json.clone());
+        self.report_path = Some(paths.html.clone());
         self.deps.journal.set_answer(self.id, &report.answer.text).await?;
         self.deps.journal.set_report_paths(self.id, paths).await?;
         let mut reason = stopped.words().to_owned();
