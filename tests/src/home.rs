@@ -29,7 +29,11 @@ pub struct Ran {
 impl Ran {
     fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// The one object that was printed.
@@ -199,7 +203,8 @@ impl Home {
     #[must_use]
     pub fn exec(&self, source: &str, flags: &[&str]) -> (i32, serde_json::Value) {
         let program = self.file("program.py", source);
-        let mut arguments = vec!["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"];
+        let mut arguments =
+            vec!["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"];
         arguments.extend(flags);
         let ran = self.run(&arguments);
         (ran.code, ran.json())

@@ -23,7 +23,8 @@ pub fn worker_id(data_dir: &Path) -> Option<String> {
 /// One line for each thing that is left.
 #[must_use]
 pub fn of(data_dir: &Path) -> Vec<String> {
-    let mut left: Vec<String> = containers(data_dir).into_iter().map(|id| format!("container {id}")).collect();
+    let mut left: Vec<String> =
+        containers(data_dir).into_iter().map(|id| format!("container {id}")).collect();
     let shown = data_dir.display().to_string();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     left.extend(mounts.lines().filter(|line| line.contains(&shown)).map(|line| format!("mount {line}")));

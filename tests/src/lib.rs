@@ -19,7 +19,9 @@ pub fn wait_for<T>(what: &str, longest: Duration, mut ask: impl FnMut() -> Resul
     loop {
         match ask() {
             Ok(answer) => return answer,
-            Err(seen) if since.elapsed() > longest => panic!("{what}: not within {longest:?}; last seen: {seen}"),
+            Err(seen) if since.elapsed() > longest => {
+                panic!("{what}: not within {longest:?}; last seen: {seen}")
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
