@@ -1,1 +1,5 @@
-fn main() {}
+//! `autoresearch`: parse, configure, call.
+
+fn main() -> std::process::ExitCode {
+    controller::cli::main()
+}

@@ -157,8 +157,12 @@ impl Init {
         match (order, &self.state) {
             (ORDER_START, State::Gate { .. }) => self.start(),
             (ORDER_TERMINATE, State::Running { pid, .. }) => {
-                // SAFETY: the program's own group; it was not reaped yet, so the number is still its own.
-                unsafe { kill(-pid, ORDER_TERMINATE) };
+                // SAFETY: the program was not reaped yet, so the number is still its own. It may have left its group.
+                unsafe {
+                    if kill(-pid, ORDER_TERMINATE) != 0 {
+                        kill(*pid, ORDER_TERMINATE);
+                    }
+                }
                 report("\"event\":\"terminating\"");
             }
             (ORDER_KILL, _) => self.kill_all(),
@@ -311,16 +315,18 @@ impl Settings {
             return Err(("make a pipe", errno()));
         }
         // SAFETY: as above.
-        let (mut read, mut write) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
+        let (mut read, write) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
         // SAFETY: there is one thread, so the child may do whatever the parent may.
         match unsafe { fork() } {
             -1 => Err(("fork", errno())),
             0 => {
-                let (step, errno) = self.become_program(&null, &logs, write.as_raw_fd());
+                // The program takes the numbers 0 to 3, so the pipe is moved out of the way first.
+                let pipe = move_up(write.as_raw_fd());
+                let (step, errno) = self.become_program(&null, &logs, pipe);
                 let mut word = errno.to_le_bytes().to_vec();
                 word.push(STEPS.iter().position(|s| *s == step).unwrap_or_default() as u8);
-                // Nothing can be told where this fails; the exit code is then all there is.
-                write.write_all(&word).ok();
+                // SAFETY: the copy that was left open. Where the write fails, the exit code is all there is.
+                unsafe { File::from_raw_fd(pipe) }.write_all(&word).ok();
                 // SAFETY: the child's end.
                 unsafe { _exit(127) }
             }
@@ -343,8 +349,6 @@ impl Settings {
     /// In the child. Returns only where something failed.
     fn become_program(&self, null: &File, logs: &[File], pipe: RawFd) -> Failure {
         let wanted = [null.as_raw_fd(), logs[0].as_raw_fd(), logs[1].as_raw_fd(), logs[2].as_raw_fd()];
-        // The program takes the numbers 0 to 3, so what lies there is moved out of the way first.
-        let pipe = move_up(pipe);
         let wanted = wanted.map(move_up);
         let mut arguments: Vec<*const c_char> = self.arguments.iter().map(|a| a.as_ptr()).collect();
         arguments.push(ptr::null());

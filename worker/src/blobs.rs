@@ -62,7 +62,9 @@ pub enum BlobError {
         found: Digest,
     },
     /// It is larger than all blobs may be, or what is there is still wanted.
-    #[error("blob {digest} of {size} bytes: there is no room among the worker's {total} bytes for input files")]
+    #[error(
+        "blob {digest} of {size} bytes: there is no room among the worker's {total} bytes for input files"
+    )]
     NoRoom {
         /// Which one.
         digest: Digest,

@@ -1,1 +1,195 @@
-//! cli
+//! The command line of `autoresearch-worker`. Standard output is data, standard error is talk.
+
+/// `doctor`.
+mod doctor;
+/// `image build`, `image list`.
+mod image;
+/// `serve`.
+mod serve;
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use kit::task::CancellationToken;
+use serde::Serialize;
+
+use crate::config::{ConfigError, WorkerConfig};
+
+/// Runs one program per sandbox under hard limits, streams what it prints and measures, and keeps what it made.
+///
+/// A worker knows nothing of research or of models: `autoresearch` talks to it over its socket, and starts one itself
+/// where none is configured.
+#[derive(Debug, Parser)]
+#[command(name = "autoresearch-worker", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Common {
+    /// Read this configuration file instead of ./autoresearch-worker.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Keep runs, blobs, lock and socket here [default: $XDG_DATA_HOME/autoresearch/worker]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Reach the engine here [default: $DOCKER_HOST, else the engine's usual socket]
+    #[arg(long, global = true, value_name = "URL")]
+    docker_host: Option<String>,
+    /// Log what happens to standard error, like `info` or `worker=debug`
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "AUTORESEARCH_LOG")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve runs until stopped
+    Serve(serve::Serve),
+    /// Say what works on this host, and what to do about the rest
+    Doctor(doctor::Doctor),
+    /// Build or list the images that runs may name
+    #[command(subcommand)]
+    Image(image::Image),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// The layer of flags over the configuration: only what was given.
+#[derive(Debug, Default, Serialize)]
+struct Flags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<std::net::SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_exit: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    docker: Option<DockerFlags>,
+}
+
+#[derive(Debug, Serialize)]
+struct DockerFlags {
+    host: String,
+}
+
+impl Common {
+    fn configure(&self, more: Flags) -> Result<WorkerConfig, ConfigError> {
+        let flags = Flags {
+            data_dir: self.data_dir.clone(),
+            docker: self.docker_host.clone().map(|host| DockerFlags { host }),
+            ..more
+        };
+        WorkerConfig::load(self.config.as_deref(), flags)
+    }
+}
+
+/// Bad usage or configuration.
+const EXIT_USAGE: u8 = 2;
+/// Something here does not work.
+const EXIT_FAILED: u8 = 1;
+
+/// Parses, configures, calls. 0: done; 1: it failed, or something here does not work; 2: bad usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(&arguments.common.log);
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            let text = format!("error: {}\n", chain(error.as_ref()));
+            // Where standard error is closed there is nobody to tell.
+            io::stderr().write_all(text.as_bytes()).ok();
+            let usage = error.is::<ConfigError>();
+            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
+        }
+    }
+}
+
+type CommandResult = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
+
+fn run(arguments: &Arguments) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let shutdown = CancellationToken::new();
+    let result = runtime.block_on(async {
+        match &arguments.command {
+            Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
+            Command::Doctor(command) => command.run(&arguments.common).await,
+            Command::Image(command) => command.run(&arguments.common).await,
+        }
+    });
+    // Runs are left as they are; disk work that is under way gets a moment.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// Cancels on SIGTERM and on SIGINT; a second one ends the process at once.
+fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    kit::task::spawn("signals", async move {
+        tokio::select! {
+            _ = term.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = int.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+fn start_log(filter: &str) {
+    let (filter, wrong) = match tracing_subscriber::EnvFilter::try_new(filter) {
+        Ok(filter) => (filter, None),
+        Err(error) => (tracing_subscriber::EnvFilter::new("info"), Some(error)),
+    };
+    let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    // One that is installed already, as in a test, stays.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .try_init()
+        .ok();
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "--log cannot be read; using `info`");
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The one printer to standard output.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn data_dir(config: &WorkerConfig) -> Result<PathBuf, kit::folder::FolderError> {
+    config.data_folder()
+}
+
+/// The id of the worker of a folder, or a made-up one where there is none yet: looking leaves nothing.
+fn worker_id_or_new(data_dir: &Path) -> String {
+    let there = data_dir.join("worker-id").is_file();
+    there
+        .then(|| crate::serve::worker_id(data_dir).ok())
+        .flatten()
+        .unwrap_or_else(|| crate::serve::WorkerId::new().to_string())
+}

@@ -31,6 +31,8 @@ pub struct WorkerConfig {
     pub listen: Option<SocketAddr>,
     /// Stop as soon as there is neither a connection nor a run that has not ended.
     pub idle_exit: bool,
+    /// How many slots; more than the cores are refused. Unset: one for each GPU, or for each core where there is none.
+    pub slots: Option<u32>,
     /// The engine.
     pub docker: DockerConfig,
     /// What input files may take.
@@ -114,6 +116,7 @@ impl Default for WorkerConfig {
             data_dir: None,
             listen: None,
             idle_exit: false,
+            slots: None,
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
             limits: LimitConfig {
@@ -233,11 +236,8 @@ impl WorkerConfig {
         // More than a slot's share would be another slot's.
         largest.memory_bytes =
             if largest.memory_bytes == 0 { slot_memory } else { largest.memory_bytes.min(slot_memory) };
-        largest.cpu_millis = if largest.cpu_millis == 0 {
-            slot_cpu_millis
-        } else {
-            largest.cpu_millis.min(slot_cpu_millis)
-        };
+        largest.cpu_millis =
+            if largest.cpu_millis == 0 { slot_cpu_millis } else { largest.cpu_millis.min(slot_cpu_millis) };
         if largest.shm_bytes == 0 {
             largest.shm_bytes = largest.memory_bytes;
         }
@@ -270,7 +270,11 @@ fn key_error(error: &figment::Error) -> String {
             },
             None => String::new(),
         };
-        if key.is_empty() { format!("{}{place}", error.kind) } else { format!("{key}: {}{place}", error.kind) }
+        if key.is_empty() {
+            format!("{}{place}", error.kind)
+        } else {
+            format!("{key}: {}{place}", error.kind)
+        }
     };
     error.clone().into_iter().map(|e| one(&e)).collect::<Vec<_>>().join("; ")
 }

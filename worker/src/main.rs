@@ -1,1 +1,5 @@
-fn main() {}
+//! `autoresearch-worker`: see `worker::cli`.
+
+fn main() -> std::process::ExitCode {
+    worker::cli::main()
+}

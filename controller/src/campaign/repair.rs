@@ -65,8 +65,8 @@ fn smoke(plan: &Plan, run: &RunRecord, all_diverged: bool, control_diverged: boo
         K::TimedOut | K::Stalled => Class::Code,
         K::OutOfMemory | K::GpuOutOfMemory if may_fail(plan, &run.variant) => Class::Fine,
         K::OutOfMemory | K::GpuOutOfMemory => Class::Code,
-        K::Diverged if may_fail(plan, &run.variant) => Class::Fine,
-        K::Diverged if all_diverged || control_diverged => Class::Code,
+        K::Diverged if all_diverged => Class::Code,
+        K::Diverged if control_diverged && !may_fail(plan, &run.variant) => Class::Code,
         _ => Class::Fine,
     }
 }

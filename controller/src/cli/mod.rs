@@ -1,1 +1,161 @@
-//! cli
+//! The command line: one file per command, each of which reads its arguments, calls the library, and prints. No
+//! rule of research, no SQL and no protocol belongs here. Help is the doc comment of a command's arguments.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// What a killed command left behind is ended before the next one.
+mod cleanup;
+/// Defaults, file, environment, flags.
+pub mod config;
+mod doctor;
+/// What a command ends with.
+pub mod error;
+mod exec;
+mod list;
+/// The worker that a command starts by itself.
+mod local_worker;
+mod logs;
+/// stdout is data, stderr is talk.
+mod out;
+mod progress;
+mod report;
+mod run;
+/// Journal and workers of one command.
+mod session;
+mod show;
+/// Ctrl-C once, and twice.
+mod signals;
+/// Values of flags that name what is wrong with them.
+mod values;
+
+use error::CliError;
+use out::{Format, Printer};
+
+/// Answers machine-learning research questions by experiment, with nobody in the loop.
+///
+/// Plans an experiment, writes the PyTorch code, runs every variant over several seeds in a sandbox, repairs code that
+/// fails, does the statistics, decides whether to follow up, and writes a report.
+#[derive(Debug, Parser)]
+#[command(
+    name = "autoresearch",
+    version,
+    after_help = "Exit codes: 0 success, 1 failure, 2 bad usage, configuration or set-up, 130 after Ctrl-C."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// Where journal, reports and the local worker are kept [default: $XDG_DATA_HOME/autoresearch].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// How results are printed: text for people, or one JSON object on one line.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Exec(exec::Args),
+    List(list::Args),
+    Show(show::Args),
+    Logs(logs::Args),
+    Report(report::Args),
+    Doctor(doctor::Args),
+    /// The worker that `run` and `exec` start.
+    #[command(name = local_worker::COMMAND, hide = true)]
+    LocalWorker { folder: PathBuf },
+}
+
+/// The whole program: parse, configure, call, and an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
+    let printer = Printer { format: cli.global.output };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("AUTORESEARCH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default_log(&cli.command)));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            printer.say(&format!("error: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(dispatch(cli, printer)) {
+        Ok(code) => code,
+        Err(CliError::Interrupted) => CliError::Interrupted.exit_code(),
+        Err(error) => {
+            printer.say(&format!("error: {error}"));
+            error.exit_code()
+        }
+    }
+}
+
+/// A worker's log is read by whoever looks for what went wrong; a command's stderr by whoever waits.
+fn default_log(command: &Command) -> &'static str {
+    match command {
+        Command::LocalWorker { .. } => "info",
+        _ => "error",
+    }
+}
+
+async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => run::run(args, &global, printer).await,
+        Command::Exec(args) => exec::run(args, &global, printer).await,
+        Command::List(args) => list::run(args, &global, printer).await,
+        Command::Show(args) => show::run(args, &global, printer).await,
+        Command::Logs(args) => logs::run(args, &global, printer).await,
+        Command::Report(args) => report::run(args, &global, printer).await,
+        Command::Doctor(args) => doctor::run(args, &global, printer).await,
+        Command::LocalWorker { folder } => {
+            local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Help and version go to stdout; anything else is one line on stderr and exit 2.
+fn refused(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    match error.kind() {
+        DisplayHelp | DisplayVersion => {
+            error.print().ok();
+            ExitCode::SUCCESS
+        }
+        DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.print().ok();
+            ExitCode::from(2)
+        }
+        _ => {
+            let text = error.render().to_string();
+            // The first paragraph holds what is wrong; the rest repeats the usage.
+            let paragraph: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).collect();
+            let line = kit::text::one_line(&paragraph.join(" "), 600);
+            Printer { format: Format::Text }.say(&line);
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -276,4 +276,28 @@ impl Fleet {
     ) -> Result<RunEnd, FleetError> {
         run::to_its_end(&self.links, &start, sink, cancel).await
     }
+
+    /// Follows a run that an earlier process started to its end, artifacts and release included; `start.spec` does not matter.
+    /// Where no worker knows it, it is lost.
+    ///
+    /// # Errors
+    /// Where its end is not known.
+    pub async fn end(
+        &self,
+        start: &v1::StartRunRequest,
+        sink: &mut dyn RunSink,
+        cancel: &CancellationToken,
+    ) -> Result<RunEnd, FleetError> {
+        let unknown = RunEnd::Lost {
+            cause: v1::LostCause::Unspecified,
+            detail: "no worker knows the run".to_owned(),
+        };
+        for link in self.links.iter() {
+            match run::from_watching_on(link, start, sink, cancel).await? {
+                RunEnd::Lost { .. } => {}
+                end => return Ok(end),
+            }
+        }
+        Ok(unknown)
+    }
 }

@@ -37,6 +37,16 @@ pub(super) async fn to_its_end(
     }
     let view = link.view();
     sink.placed(&view.worker_id, &view.boot_id).await?;
+    from_watching_on(link, start, sink, cancel).await
+}
+
+/// The second half: the run is on the worker's disk.
+pub(super) async fn from_watching_on(
+    link: &Link,
+    start: &v1::StartRunRequest,
+    sink: &mut dyn RunSink,
+    cancel: &CancellationToken,
+) -> Result<RunEnd, FleetError> {
     let finished = match follow(link, start, sink, cancel).await? {
         RunEnd::Finished(finished) => finished,
         other => return Ok(other),

@@ -14,7 +14,7 @@ use super::{
     CampaignId, Journal, JournalError, RunId, RunPurpose,
     campaigns::number,
     rows::{parsed, signed, unsigned},
-    runs::number as run_number,
+    run_rows::number as run_number,
     seal::{check, seal},
 };
 

@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
-use rusqlite::{Row, types::Type};
+use rusqlite::{
+    Row,
+    types::{FromSql, Type},
+};
 
 kit::id_type!(
     /// Of a campaign.
@@ -68,28 +71,27 @@ macro_rules! words {
 }
 pub(super) use words;
 
+fn parse<T>(row: &Row<'_>, index: usize) -> rusqlite::Result<T>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text = row.get_ref(index)?.as_str()?;
+    text.parse()
+        .map_err(|e: T::Err| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(e)))
+}
+
+fn count(index: usize, value: i64) -> rusqlite::Result<u64> {
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, value))
+}
+
 /// A column that holds the text of something that parses: an id, a digest.
 pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    let index = row.as_ref().column_index(column)?;
-    let text = row.get_ref(index)?.as_str()?;
-    text.parse()
-        .map_err(|e: T::Err| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(e)))
-}
-
-/// As [`parsed`], where the column may be empty.
-pub(super) fn parsed_option<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
-where
-    T: FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    if row.get_ref(column)?.as_str_or_null()?.is_none() {
-        return Ok(None);
-    }
-    parsed(row, column).map(Some)
+    parse(row, row.as_ref().column_index(column)?)
 }
 
 /// SQLite's integers are signed. A count that does not fit is a wrong count from outside and is held at the end.
@@ -99,14 +101,65 @@ pub(super) fn signed(value: u64) -> i64 {
 
 /// A count or a length: never below zero in what we wrote.
 pub(super) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, value))
+    count(row.as_ref().column_index(column)?, row.get(column)?)
 }
 
 /// As [`unsigned`], where the column may be empty.
 pub(super) fn unsigned_option(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
-    match row.get::<_, Option<i64>>(column)? {
-        None => Ok(None),
-        Some(_) => unsigned(row, column).map(Some),
+    let index = row.as_ref().column_index(column)?;
+    row.get::<_, Option<i64>>(index)?.map(|value| count(index, value)).transpose()
+}
+
+/// The columns of a row, one after the other.
+pub(super) struct InOrder<'a, 'b> {
+    row: &'a Row<'b>,
+    next: usize,
+}
+
+impl<'a, 'b> InOrder<'a, 'b> {
+    pub(super) fn of(row: &'a Row<'b>) -> Self {
+        Self { row, next: 0 }
+    }
+
+    fn place(&mut self) -> usize {
+        self.next += 1;
+        self.next - 1
+    }
+
+    pub(super) fn get<T: FromSql>(&mut self) -> rusqlite::Result<T> {
+        let index = self.place();
+        self.row.get(index)
+    }
+
+    pub(super) fn parsed<T>(&mut self) -> rusqlite::Result<T>
+    where
+        T: FromStr,
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        let index = self.place();
+        parse(self.row, index)
+    }
+
+    pub(super) fn parsed_option<T>(&mut self) -> rusqlite::Result<Option<T>>
+    where
+        T: FromStr,
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        let index = self.place();
+        if self.row.get_ref(index)?.as_str_or_null()?.is_none() {
+            Ok(None)
+        } else {
+            parse(self.row, index).map(Some)
+        }
+    }
+
+    pub(super) fn unsigned(&mut self) -> rusqlite::Result<u64> {
+        let index = self.place();
+        count(index, self.row.get(index)?)
+    }
+
+    pub(super) fn unsigned_option(&mut self) -> rusqlite::Result<Option<u64>> {
+        let index = self.place();
+        self.row.get::<_, Option<i64>>(index)?.map(|value| count(index, value)).transpose()
     }
 }

@@ -118,7 +118,7 @@ impl Client {
             trail.attempts += 1;
             let fault = match self.attempt(request, limit, progress, trail).await {
                 Ok(accepted) => return Ok(accepted),
-                Err(fault) => fault,
+                Err(fault) => fault.map_words(|words| self.transport.redact_words(words)),
             };
             trail.close_as_lost();
             let attempt = trail.attempts;

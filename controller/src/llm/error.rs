@@ -226,6 +226,34 @@ impl Fault {
         }
     }
 
+    /// Changes the server's words; an answer that can be sent back stays as it is.
+    pub(super) fn map_words(mut self, change: impl Fn(String) -> String) -> Self {
+        let words = match &mut self {
+            Self::Auth(words, _)
+            | Self::Quota(words)
+            | Self::Unsendable(words)
+            | Self::ModelMissing(words)
+            | Self::Connect(words)
+            | Self::Transport(words)
+            | Self::MidStream(words)
+            | Self::ContextFull(words)
+            | Self::Refused(words)
+            | Self::Incomplete(words)
+            | Self::BadRequest { detail: words, .. }
+            | Self::RateLimit { detail: words, .. }
+            | Self::Overload { detail: words, .. }
+            | Self::Server { detail: words, .. } => words,
+            Self::TooLarge
+            | Self::Truncated { .. }
+            | Self::NotJson { .. }
+            | Self::WrongShape { .. }
+            | Self::Cancelled
+            | Self::Deadline(_) => return self,
+        };
+        *words = change(std::mem::take(words));
+        self
+    }
+
     /// Adds what the response's headers said.
     pub(super) fn with_retry_after(mut self, after: Option<Duration>) -> Self {
         if let Self::RateLimit { retry_after, .. }

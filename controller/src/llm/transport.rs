@@ -23,6 +23,8 @@ use super::{
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
+/// In bytes: providers' keys have 40 and more, and no word of their formats is as long.
+const SHORTEST_SECRET: usize = 16;
 /// As much of an error's body as is read.
 const LONGEST_ERROR: usize = 64 << 10;
 /// As much of a reply that is not a stream as is read.
@@ -78,6 +80,10 @@ impl Transport {
             .user_agent(concat!("autoresearch/", env!("CARGO_PKG_VERSION")));
         if direct {
             builder = builder.no_proxy();
+            if url.scheme() == "http" {
+                // A local model needs no certificates, and a bare container has none: reading them would fail.
+                builder = builder.tls_certs_only([]);
+            }
         }
         let client = builder.build().map_err(|error| TransportError::Client(chain(&error)))?;
         Ok(Self { client, url, headers, key })
@@ -95,8 +101,17 @@ impl Transport {
         })
     }
 
-    /// Takes the key out of a server's words: some echo it.
+    /// Takes the key out of what a server sent, before it is read or cut: some echo it. A key too short to be a
+    /// secret (`none`, `x`, as local servers are given) stays, for it may be a word of the answer.
     pub fn redact(&self, text: String) -> String {
+        if self.key.as_ref().is_some_and(|key| key.expose_secret().len() < SHORTEST_SECRET) {
+            return text;
+        }
+        self.redact_words(text)
+    }
+
+    /// Takes the key, however short, out of words that are only shown.
+    pub fn redact_words(&self, text: String) -> String {
         match &self.key {
             Some(key) if text.contains(key.expose_secret()) => text.replace(key.expose_secret(), "[key]"),
             _ => text,

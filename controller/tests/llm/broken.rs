@@ -70,6 +70,16 @@ async fn whole_json_with_a_stop_reason_that_is_not_complete_is_no_answer() {
 }
 
 #[tokio::test]
+async fn twice_the_room_is_not_asked_for_where_there_is_none() {
+    let cut = OLLAMA.replace("\"done_reason\":\"stop\"", "\"done_reason\":\"length\"");
+    let server = Server::start([Answer::stream(&cut)]).await;
+    let asked = controller::llm::Request { max_output_tokens: 40_000, ..request() };
+    let bench = Bench::new("ollama:qwen3:8b", &server);
+    let error = bench.model.call(&asked, &CancellationToken::new(), None).await.expect_err("cut");
+    assert!(matches!(error.fault, Fault::Truncated { .. }) && server.seen().len() == 1, "{error}");
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_asked_again() {
     let whole = json!({"id": "msg_s3", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": [],
         "stop_reason": "refusal", "stop_details": {"type": "refusal", "category": "frontier_llm", "explanation": null},

@@ -1,10 +1,11 @@
 //! One good path for each provider, and what it must survive on the way.
 
-use controller::llm::{Usage, price::price};
+use controller::llm::{Fault, Message, Request, Schema, Usage, price::price};
+use kit::task::CancellationToken;
 use serde_json::json;
 
 use crate::{
-    ALL, Bench, CANARY,
+    ALL, Bench, CANARY, request,
     server::{Answer, Server},
 };
 
@@ -120,6 +121,61 @@ async fn a_compatible_server_that_knows_no_schema_is_asked_in_another_form() {
         [json!("json_schema"), json!("json_object"), json!(null), json!(null)],
         "and is remembered"
     );
+}
+
+#[tokio::test]
+async fn without_a_shape_the_answer_is_text() {
+    let asked = Request { schema: None, ..request() };
+    let cancel = CancellationToken::new();
+    for (spec, _, _, sample) in ALL {
+        let sample = sample.replace("{\\\"title\\\":", "import torch #");
+        let empty = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+        let server = Server::start([&sample, empty, empty, empty].map(Answer::stream)).await;
+        let bench = Bench::new(spec, &server);
+        let reply = bench.model.call(&asked, &cancel, None).await.expect(spec);
+        assert!(reply.text.starts_with("import torch #") && reply.json.is_none(), "{spec}: {}", reply.text);
+        for form in ["response_format", "format", "text", "output_config"] {
+            assert!(server.seen()[0].body.get(form).is_none(), "{spec}");
+        }
+        let error = bench.model.call(&asked, &cancel, None).await.expect_err("nothing was said");
+        assert!(matches!(error.fault, Fault::MidStream(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_provider_takes_is_not_sent() {
+    for (spec, ..) in ALL {
+        let server = Server::start([]).await;
+        let bench = Bench::new(spec, &server);
+        let cancel = CancellationToken::new();
+        let mut ends_badly = request();
+        ends_badly.messages.push(Message::assistant("{"));
+        let mut free = request();
+        let json = json!({"type": "object", "properties": {"params": {"type": "object"}}});
+        free.schema = Some(Schema { name: "free".into(), json });
+        for asked in [ends_badly, free] {
+            let error = bench.model.call(&asked, &cancel, None).await.expect_err(spec);
+            assert!(matches!(error.fault, Fault::Unsendable(_)), "{error}");
+            assert!(error.lost.is_empty());
+        }
+        assert!(server.seen().is_empty(), "{spec}");
+    }
+}
+
+/// The variables are read when a client is made, so this runs the good paths in a process of their own.
+#[test]
+fn a_proxy_of_the_environment_does_not_capture_this_machine() {
+    let this = std::env::current_exe().expect("a path");
+    let mut again = std::process::Command::new(this);
+    again.args(["--exact", "good::every_provider_answers"]);
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        again.env(name, "http://127.0.0.1:1");
+    }
+    // A bare container has no certificates: a server on this machine is reached all the same.
+    again.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+    let output = again.output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The key goes into one header and nowhere else.
 
+use std::sync::{Arc, Mutex};
+
 use controller::llm::{CallPolicy, OpenOptions, open};
 use serde_json::json;
 
@@ -39,6 +41,56 @@ async fn a_server_that_echoes_the_key_does_not_make_us_say_it() {
             }
             assert!(error.to_string().starts_with(spec), "{error}");
         }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lock").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_in_no_log_not_even_at_its_most_talkative() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // One thread runs this test and its tasks, so all they say is heard.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for (spec, _, _, sample) in ALL {
+        let server = Server::start([Answer::json(500, CANARY), Answer::stream(sample)]).await;
+        Bench::new(spec, &server).call().await.expect(spec);
+    }
+    let log = String::from_utf8(log.0.lock().expect("lock").clone()).expect("text");
+    assert!(log.contains("attempt failed"), "the log is heard");
+    assert!(!log.contains(CANARY), "{log}");
+}
+
+/// Local servers are given keys that are no secrets, and may be words of every reply.
+#[tokio::test]
+async fn a_short_key_spoils_no_answer_and_is_not_shown_either() {
+    for (spec, base, _, sample) in ALL {
+        let server =
+            Server::start([Answer::stream(sample), Answer::json(401, "{\"error\":\"not k\"}")]).await;
+        let keys = controller::llm::Keys::from_lookup(|_| Some("k".to_owned()));
+        let mut options = OpenOptions::new(spec.parse().expect("a model"), keys);
+        options.url = Some(format!("{}{base}", server.url()));
+        let model = open(options).expect("opens");
+        let cancel = kit::task::CancellationToken::new();
+        let reply = model.call(&crate::request(), &cancel, None).await.expect(spec);
+        assert!(reply.usage.output_total.is_some(), "{spec}");
+        let error = model.call(&crate::request(), &cancel, None).await.expect_err(spec);
+        assert!(error.fault.to_string().contains("not [key]"), "{error}");
     }
 }
 

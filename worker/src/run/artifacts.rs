@@ -103,6 +103,8 @@ struct Walk<'a> {
     entries: usize,
     names_bytes: usize,
     left_out_more: u64,
+    /// Count or bytes are used up: nothing more is copied.
+    full: Option<String>,
     copied: BTreeSet<Digest>,
 }
 
@@ -125,9 +127,11 @@ pub fn collect(source: &Path, target: &Path, rules: ArtifactRules) -> Result<Col
         entries: 0,
         names_bytes: 0,
         left_out_more: 0,
+        full: None,
         copied: BTreeSet::new(),
     };
-    let (Some(above), Some(name)) = (source.parent(), source.file_name().and_then(|name| name.to_str())) else {
+    let (Some(above), Some(name)) = (source.parent(), source.file_name().and_then(|name| name.to_str()))
+    else {
         return Ok(walk.out);
     };
     let above = OpenOptions::new()
@@ -162,6 +166,11 @@ impl Walk<'_> {
     fn over_limit(&mut self, name: &str, reason: String) {
         self.leave_out(name, &reason);
         self.out.exceeded.get_or_insert(reason);
+    }
+
+    fn used_up(&mut self, name: &str, reason: String) {
+        self.full.get_or_insert_with(|| reason.clone());
+        self.over_limit(name, reason);
     }
 
     /// Folders that are still to be read are kept by name and opened one at a time: a wide and deep tree costs no
@@ -245,7 +254,7 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, folder: &OwnedFd, name: &str, whole: String) -> Result<(), ArtifactError> {
-        if let Some(reason) = self.out.exceeded.clone() {
+        if let Some(reason) = self.full.clone() {
             self.leave_out(&whole, &format!("after the limit: {reason}"));
             return Ok(());
         }
@@ -281,17 +290,17 @@ impl Walk<'_> {
         let room = self.rules.bytes_max.saturating_sub(self.out.bytes);
         if size > room {
             let limit = kit::size::Bytes(self.rules.bytes_max);
-            self.over_limit(&whole, format!("the run's artifacts are limited to {limit}"));
+            self.used_up(&whole, format!("the run's artifacts are limited to {limit}"));
             return Ok(());
         }
         if self.out.artifacts.len() as u64 >= u64::from(self.rules.files_max) {
             let limit = self.rules.files_max;
-            self.over_limit(&whole, format!("the run's artifacts are limited to {limit} files"));
+            self.used_up(&whole, format!("the run's artifacts are limited to {limit} files"));
             return Ok(());
         }
         if self.names_bytes + whole.len() > NAMES_BYTES_MAX {
             let limit = kit::size::Bytes(NAMES_BYTES_MAX as u64);
-            self.over_limit(&whole, format!("the artifacts' names together are limited to {limit}"));
+            self.used_up(&whole, format!("the artifacts' names together are limited to {limit}"));
             return Ok(());
         }
         match self.copy(File::from(file), size)? {

@@ -24,7 +24,9 @@ use super::{
     spec::CheckedSpec,
     state::{Action, Reason, Refusal, RunEvent, State, next},
 };
-use crate::sandbox::{Assignment, Backend, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits};
+use crate::sandbox::{
+    Assignment, Backend, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
+};
 
 /// Between two looks at limits, where nothing wakes the driver earlier.
 const TICK: Duration = Duration::from_millis(50);

@@ -107,7 +107,8 @@ impl Meter {
             kit::task::blocking("read GPUs", move || gpus.read(&uuids)).await.unwrap_or_default()
         };
         let cpu = reading.cpu.saturating_sub(self.last_cpu).as_secs_f64();
-        let busy = cpu > IDLE_CPU * since.as_secs_f64() || gpu_usage.iter().any(|g| g.utilisation_percent > 0);
+        let busy =
+            cpu > IDLE_CPU * since.as_secs_f64() || gpu_usage.iter().any(|g| g.utilisation_percent > 0);
         if busy {
             self.last_activity = now;
         }
@@ -172,7 +173,8 @@ impl Driver {
             Err(_) => self.set_aside("the container was not gone in time"),
         }
         let collected = self.collect(&sandbox).await;
-        let mut outcome = outcome::classify(&self.facts(&sandbox, &evidence, &drained), &self.parts.record.limits);
+        let mut outcome =
+            outcome::classify(&self.facts(&sandbox, &evidence, &drained), &self.parts.record.limits);
         outcome.notes.extend(drained.notes.iter().cloned());
         if let Some(reason) = &collected.exceeded {
             // A failure of the program's own explains more than what it left behind.

@@ -219,7 +219,10 @@ mod tests {
         assert_eq!((points[0].name.as_str(), points[0].value, points[0].step), ("loss", 0.1, Some(2)));
         assert!(points[1].value.is_nan() && points[1].elapsed_ns == 5);
         let (points, bad) = json("{\"t\":5,\"step\":null,\"v\":{\"a\":\"-inf\",\"b\":\"1e-05\"}}");
-        assert_eq!((points[0].value, points[1].value, points[1].step, bad), (f64::NEG_INFINITY, 1e-5, None, 0));
+        assert_eq!(
+            (points[0].value, points[1].value, points[1].step, bad),
+            (f64::NEG_INFINITY, 1e-5, None, 0)
+        );
     }
 
     #[test]

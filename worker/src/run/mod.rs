@@ -39,10 +39,10 @@ pub mod outcome;
 pub mod record;
 /// The one writer of a run's spool.
 pub mod recorder;
-/// Every run on this worker.
-pub mod registry;
 /// Taking up what an earlier process left.
 pub mod recovery;
+/// Every run on this worker.
+pub mod registry;
 /// What runs need from other rooms.
 pub mod seams;
 /// A request turned into a checked specification.
@@ -59,7 +59,9 @@ pub mod tombstones;
 pub mod traceback;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
 
 kit::id_type!(
     /// Of a run, made by the controller.

@@ -140,7 +140,10 @@ fn decide(facts: &Facts, limits: &RunLimits) -> Outcome {
         }
     }
     if ended.is_none() {
-        return lost(LostCause::UnknownKill, "PID 1 of the sandbox was killed by a SIGKILL that was not ours");
+        return lost(
+            LostCause::UnknownKill,
+            "PID 1 of the sandbox was killed by a SIGKILL that was not ours",
+        );
     }
     if unsuccessful {
         return outcome(OutcomeKind::Failed, failure(facts, exit_code, signal));

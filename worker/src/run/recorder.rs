@@ -182,7 +182,10 @@ impl Recorder {
                     from_offset: offset,
                     dropped_bytes: bytes,
                     dropped_points: 0,
-                    reason: format!("over the stream's limit of {}", limit_text(self.limits.log_bytes[index])),
+                    reason: format!(
+                        "over the stream's limit of {}",
+                        limit_text(self.limits.log_bytes[index])
+                    ),
                 }))?;
             }
         }

@@ -65,7 +65,9 @@ pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Regist
                 Ok(Some(run)) => {
                     runs.insert(run_id, Arc::new(run));
                 }
-                Ok(None) => std::fs::remove_dir_all(&path).map_err(|e| FolderError::io("remove", &path, e))?,
+                Ok(None) => {
+                    std::fs::remove_dir_all(&path).map_err(|e| FolderError::io("remove", &path, e))?
+                }
                 Err(error) => tracing::error!(run = %run_id, %error, "this run cannot be read"),
             }
         }
@@ -110,7 +112,8 @@ fn take_up(
         (Some(finished), _) => (finished, recovered.last_sequence),
         (None, Some(detail)) => {
             tracing::error!(run = %run_id, detail, "the run's events are damaged");
-            let outcome = outcome::lost(LostCause::Spool, "the run's events on the worker's disk are damaged");
+            let outcome =
+                outcome::lost(LostCause::Spool, "the run's events on the worker's disk are damaged");
             (last_event(&record, outcome, &recovered), 0)
         }
         (None, None) => end(folder, &record, &recovered, options)?,

@@ -217,6 +217,17 @@ impl Registry {
         self.unfinished.subscribe()
     }
 
+    /// Seconds that workers on this folder have run: what retention counts.
+    #[must_use]
+    pub fn running_s(&self) -> &AtomicU64 {
+        &self.running_s
+    }
+
+    /// The worker has run for so long more.
+    pub fn ran_for(&self, time: Duration) {
+        self.running_s.fetch_add(time.as_secs(), Ordering::Relaxed);
+    }
+
     /// Whether new runs are refused.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -555,7 +566,8 @@ fn decode_spec(bytes: &[u8], rules: &LimitRules) -> Result<CheckedSpec, SpecErro
 /// What only the resolved limits show.
 fn check_together(limits: &RunLimits) -> Result<(), SpecError> {
     if limits.shm_bytes > limits.memory_bytes {
-        let problem = format!("is {}; it is counted in the memory of {}", limits.shm_bytes, limits.memory_bytes);
+        let problem =
+            format!("is {}; it is counted in the memory of {}", limits.shm_bytes, limits.memory_bytes);
         return Err(SpecError(vec![Violation { field: "spec.limits.shm_bytes".to_owned(), problem }]));
     }
     Ok(())

@@ -175,9 +175,13 @@ mod tests {
         let mut tail = Tail::open(&paths, [0; 3], [1 << 20; 3]).unwrap();
         assert_eq!(tail.read(0).unwrap(), None);
         fs::write(&paths.stdout, vec![7; CHUNK_BYTES + 5]).unwrap();
-        assert!(matches!(tail.read(0).unwrap(), Some(Piece::Bytes { offset: 0, data }) if data.len() == CHUNK_BYTES));
+        assert!(
+            matches!(tail.read(0).unwrap(), Some(Piece::Bytes { offset: 0, data }) if data.len() == CHUNK_BYTES)
+        );
         let second = tail.read(0).unwrap();
-        assert!(matches!(second, Some(Piece::Bytes { offset, data }) if offset == CHUNK_BYTES as u64 && data.len() == 5));
+        assert!(
+            matches!(second, Some(Piece::Bytes { offset, data }) if offset == CHUNK_BYTES as u64 && data.len() == 5)
+        );
         assert_eq!(tail.read(0).unwrap(), None);
     }
 
@@ -207,8 +211,12 @@ mod tests {
         let paths = paths(folder.path());
         fs::write(&paths.metrics, vec![3; 150]).unwrap();
         let mut tail = Tail::open(&paths, [0; 3], [100; 3]).unwrap();
-        assert!(matches!(tail.read_to_end(2).unwrap(), Some(Piece::Bytes { offset: 0, data }) if data.len() == 100));
-        assert!(matches!(tail.read_to_end(2).unwrap(), Some(Piece::Bytes { offset: 100, data }) if data.len() == 50));
+        assert!(
+            matches!(tail.read_to_end(2).unwrap(), Some(Piece::Bytes { offset: 0, data }) if data.len() == 100)
+        );
+        assert!(
+            matches!(tail.read_to_end(2).unwrap(), Some(Piece::Bytes { offset: 100, data }) if data.len() == 50)
+        );
         assert_eq!(tail.read_to_end(2).unwrap(), None);
     }
 

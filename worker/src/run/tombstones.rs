@@ -57,7 +57,9 @@ impl Tombstones {
         for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice::<Tombstone>(line) {
                 Ok(stone) => all.push(stone),
-                Err(error) => tracing::warn!(%error, "a line of the tombstones cannot be read and is dropped"),
+                Err(error) => {
+                    tracing::warn!(%error, "a line of the tombstones cannot be read and is dropped")
+                }
             }
         }
         all.retain(|stone| now_ns.saturating_sub(stone.wall_ns) < KEPT_NS);

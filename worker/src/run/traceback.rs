@@ -138,7 +138,9 @@ mod tests {
     fn bounded_and_harmless() {
         let text = format!("{HEADER}\n{}ValueError: {}\x1b[2J", "  line\n".repeat(9000), "é".repeat(5000));
         let exception = parse(text.as_bytes()).unwrap();
-        assert!(exception.traceback.len() <= TRACEBACK_BYTES_MAX && exception.message.len() <= MESSAGE_BYTES_MAX);
+        assert!(
+            exception.traceback.len() <= TRACEBACK_BYTES_MAX && exception.message.len() <= MESSAGE_BYTES_MAX
+        );
         assert!(!exception.traceback.contains('\x1b'));
     }
 

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FallocateFlags, IFlags, fallocate, ioctl_getflags, ioctl_setflags, statvfs};
 
 use super::{SandboxError, SandboxId, SandboxLimits, StreamPaths, init, loops};
@@ -192,6 +192,19 @@ impl Volume {
         let free = stat.f_bavail * stat.f_frsize;
         let used_bytes = self.free_at_start.load(Ordering::Relaxed).saturating_sub(free);
         Ok(Fill { used_bytes, full: free < FULL_BELOW_BYTES || stat.f_favail == 0 })
+    }
+
+    /// Once the container is gone: what is read from here on is read from a mount that follows no link, opens no
+    /// device and runs nothing. A second wall, so a kernel without it (before 5.10) is told in the log only.
+    pub(crate) fn seal(&self) {
+        const NO_SYMLINK_FOLLOW: u64 = 256; // MS_NOSYMFOLLOW of linux/mount.h
+        let own = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+        let walls = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let links = MsFlags::from_bits_retain(NO_SYMLINK_FOLLOW);
+        let none: Option<&str> = None;
+        if let Err(error) = mount(none, &self.path(), none, own | walls | links, none) {
+            tracing::warn!(sandbox = %self.id, %error, "its volume could not be made read-only");
+        }
     }
 
     /// Unmounts, detaches, deletes. What the program left behind is never walked through. Idempotent.

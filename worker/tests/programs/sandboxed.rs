@@ -28,6 +28,7 @@ unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
 }
 
+const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 
 fn main() {
@@ -37,6 +38,8 @@ fn main() {
         Some("speak") => speak(),
         Some("exit") => process::exit(number(2)),
         Some("signal") => {
+            // Rust's runtime has a handler of its own for SIGSEGV.
+            unsafe { signal(number(2), SIG_DFL) };
             unsafe { kill(process::id() as c_int, number(2)) };
             thread::sleep(Duration::from_secs(60));
         }
@@ -54,6 +57,11 @@ fn main() {
         Some("shm") => fill("/dev/shm/big"),
         Some("forks") => fork_all(),
         Some("look") => look(),
+        Some("links") => {
+            fs::create_dir("/work/artifacts").unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", "/work/artifacts/passwd").unwrap();
+            std::os::unix::fs::symlink("/etc", "/work/artifacts/folder").unwrap();
+        }
         other => {
             println!("unknown: {other:?}");
             process::exit(2);

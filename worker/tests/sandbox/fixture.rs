@@ -107,6 +107,19 @@ impl Fixture {
         }
     }
 
+    /// The folders of a sandbox's cgroup, under every controller that has one.
+    pub async fn cgroups(&self, sandbox: &Arc<dyn Sandbox>) -> Vec<PathBuf> {
+        let name = format!("ar-{}", sandbox.id());
+        let pid = self.docker.inspect_container(&name, None).await.unwrap().state.unwrap().pid.unwrap();
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let paths =
+            text.lines().map(|line| line.splitn(3, ':').nth(2).unwrap().trim_start_matches('/').to_owned());
+        let roots =
+            ["memory", "pids", "cpu", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
+        let all = paths.flat_map(|path| roots.clone().map(|root| root.join(&path)));
+        all.filter(|folder| folder.join("cgroup.procs").exists()).collect()
+    }
+
     /// Every trace of this worker that there is, by the kernel's and the engine's own lists.
     pub async fn traces(&self) -> Vec<String> {
         let filters = [("label".to_owned(), vec![format!("autoresearch={}", self.worker_id)])].into();

@@ -1,6 +1,8 @@
 //! The docker backend over the real engine and the real kernel: what a sandbox owes, one test for each promise.
 //! The hostile ones say in their names what the program tries.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
+
 mod fixture;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
@@ -26,6 +28,8 @@ async fn a_program_runs_and_nothing_of_it_is_left() {
     );
     let end = ended(&sandbox).await;
     assert_eq!((end.exit_code, end.signal), (Some(0), None));
+    let cgroups = fixture.cgroups(&sandbox).await;
+    assert!(!cgroups.is_empty() && cgroups.iter().all(|folder| folder.exists()), "{cgroups:?}");
 
     let streams = sandbox.streams();
     assert_eq!(fs::read_to_string(&streams.stdout).unwrap(), "to stdout\n{\"seed\":3}\nprint('code')\n");
@@ -41,6 +45,7 @@ async fn a_program_runs_and_nothing_of_it_is_left() {
     assert_eq!(fs::read(sandbox.artifacts().join("model.bin")).unwrap(), b"weights");
     sandbox.remove().await.unwrap();
     println!("ended and removed in {:?}", begin.elapsed());
+    assert!(cgroups.iter().all(|folder| !folder.exists()), "{cgroups:?}");
     assert_eq!(fixture.traces().await, Vec::<String>::new());
     sandbox.remove().await.unwrap();
 }
@@ -212,6 +217,59 @@ async fn a_pid_1_that_does_not_answer_is_killed_by_the_engine_and_the_reading_be
     assert!(!now.killed && now.ended.is_none() && now.gone.is_some(), "{now:?}");
     let evidence = sandbox.evidence().await;
     assert!(evidence.complete && evidence.reading.pids >= 4, "{evidence:?}");
+    sandbox.remove().await.unwrap();
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_a_dead_worker_is_ended_by_the_backstop() {
+    let fixture = Fixture::new().await;
+    let backend = fixture.backend.clone().with_program(words(&["deaf"]));
+    let sandbox = backend.prepare(fixture.class()).await.unwrap();
+    let mut assignment = fixture.assignment();
+    (assignment.time_limit, assignment.grace) = (Duration::from_millis(100), Duration::from_millis(100));
+    sandbox.assign(&assignment).await.unwrap();
+    sandbox.order(Order::Start).await.unwrap();
+    let end = ended(&sandbox).await;
+    assert_eq!(end.signal, Some(9));
+    // Limit, grace and ten seconds.
+    assert!((10_200..12_000).contains(&end.elapsed.as_millis()), "{end:?}");
+    let mut reports = sandbox.reports();
+    reports.wait_for(|now| now.killed).await.unwrap();
+    finish(&sandbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_while_a_sandbox_is_made_leaves_nothing() {
+    let fixture = Fixture::new().await;
+    let prepare = fixture.backend.prepare(fixture.class());
+    assert!(tokio::time::timeout(Duration::from_millis(60), prepare).await.is_err(), "it was made too fast");
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut seen = false;
+    loop {
+        let traces = fixture.traces().await;
+        seen |= !traces.is_empty();
+        if seen && traces.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < until, "seen: {seen}, left: {traces:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_leaves_is_read_from_a_mount_that_follows_no_link() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["links"]).await;
+    assert_eq!(ended(&sandbox).await.exit_code, Some(0));
+    sandbox.order(Order::Kill).await.unwrap();
+    let artifacts = sandbox.artifacts();
+    assert!(fs::symlink_metadata(artifacts.join("passwd")).unwrap().is_symlink());
+    sandbox.end().await.unwrap();
+    let error = fs::read(artifacts.join("passwd")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(40), "ELOOP, not {error}");
+    assert_eq!(fs::read(artifacts.join("folder/hostname")).unwrap_err().raw_os_error(), Some(40));
+    assert!(fs::write(artifacts.join("new"), b"").is_err());
     sandbox.remove().await.unwrap();
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }

@@ -224,6 +224,7 @@ fn judge(
     let shares = || weighed.iter().map(|(cell, _)| arms.failure_share(cell)).collect();
     let shut = |gate: Gate| Judgement {
         ruling: stats::rule(wants, Err(gate), delta),
+        cells: Vec::new(),
         estimate: None,
         interval: None,
         interval_at_median: None,

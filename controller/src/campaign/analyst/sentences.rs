@@ -124,6 +124,7 @@ pub fn ruling(record: &ExperimentRecord, contrast: &ContrastAnalysis) -> String 
         }
         Reason::RelevantChange => format!("a change of at least {margin}, where none was predicted"),
         Reason::DiffersRelevanceOpen => format!("it differs; whether by {margin}, so that it matters, is open"),
+        Reason::ExactTestDisagrees => "the interval excludes no difference, and the exact test does not agree".to_owned(),
         Reason::Undecided => format!("compatible with {}", interval(range, plan)),
     };
     let mut text = format!("{measured}; {because}");

@@ -260,11 +260,14 @@ impl Executor {
                 Ok(()) => return Ok(Some(id)),
                 Err(BudgetError::Journal(error)) => {
                     shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+                    shared.settled.notify_waiters();
                     return Err(error.into());
                 }
                 Err(BudgetError::Device { .. } | BudgetError::Cost { .. }) => {
                     let others = shared.in_flight.fetch_sub(1, Ordering::SeqCst) > 1;
                     if !others || shared.stop.is_cancelled() {
+                        // Another job may have taken this attempt for a run that will settle.
+                        shared.settled.notify_waiters();
                         return Ok(None);
                     }
                     settled.await;

@@ -92,13 +92,11 @@ def _threads():
 
 
 class SeedOnImport:
-    """A finder that finds nothing by itself: it lets the others find, and seeds after the module has run."""
-
-    def __init__(self):
-        self._waiting = set(LIBRARIES)
+    """A finder that finds nothing by itself: it lets the others find, and seeds after the module has run. A module
+    that is thrown out and run again has a generator seeded by the machine, so it is seeded again."""
 
     def find_spec(self, name, path=None, target=None):
-        if name not in self._waiting:
+        if name not in LIBRARIES:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
@@ -107,7 +105,7 @@ class SeedOnImport:
             spec = find(name, path, target)
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _SeedingLoader(spec.loader, self._waiting.discard)
+                    spec.loader = _SeedingLoader(spec.loader)
                 return spec
         return None
 
@@ -115,9 +113,8 @@ class SeedOnImport:
 class _SeedingLoader:
     """Stands in for a module's loader for the one call, then puts the real one back where tools look for it."""
 
-    def __init__(self, loader, done):
+    def __init__(self, loader):
         self._loader = loader
-        self._done = done
 
     def __getattr__(self, name):
         return getattr(self._loader, name)
@@ -129,7 +126,6 @@ class _SeedingLoader:
         module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._done(module.__name__)
         _seed_library(module.__name__, module)
 
 

@@ -99,11 +99,8 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
     for ordinal in from..=last {
         let path = segment_path(folder, ordinal);
         let bytes = std::fs::read(&path).map_err(|e| SpoolError::io("read", &path, e))?;
-        let damaged = |offset: usize, detail| SpoolError::Damaged {
-            path: path.clone(),
-            offset: offset as u64,
-            detail,
-        };
+        let damaged =
+            |offset: usize, detail| SpoolError::Damaged { path: path.clone(), offset: offset as u64, detail };
         let mut good = 0;
         match Header::decode(&bytes, run_id) {
             Some(header) if ordinal == from || header.first_sequence == found.last_sequence + 1 => {
@@ -129,7 +126,10 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
                 }
                 Parsed::Short | Parsed::Bad => {
                     if later_frame(&bytes[good..], found.last_sequence + 1) {
-                        return Err(damaged(good, "a frame is not what was written, and good ones follow it"));
+                        return Err(damaged(
+                            good,
+                            "a frame is not what was written, and good ones follow it",
+                        ));
                     }
                     break;
                 }

@@ -22,7 +22,8 @@ const HOST_NAME: &str = "sandbox";
 /// Above every daemon's, below the program's own (1000), so that the kernel kills runs before the host's services and
 /// never PID 1.
 const OOM_SCORE: i64 = 500;
-const OPEN_FILES: i64 = 65_536;
+/// Below the hard limit of most hosts: an engine without the capability to go over it could not start the container.
+const OPEN_FILES: i64 = 16_384;
 const LOG_LIMIT: &str = "64k";
 /// What PID 1 needs: to become the program's uid and to kill it.
 const CAPABILITIES: [&str; 3] = ["SETUID", "SETGID", "KILL"];

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bollard::query_parameters::{CreateContainerOptions, KillContainerOptions};
 use kit::task::CancellationToken;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Shared, blocking, container_name, create, engine, follow, remove_container, status_of, verify, words,
@@ -64,19 +64,25 @@ impl Drop for DockerSandbox {
 }
 
 impl DockerSandbox {
-    /// Volume, container, PID 1 ready; on an error nothing of it is left.
+    /// Volume, container, PID 1 ready; on an error nothing of it is left. A caller that goes away meanwhile stops
+    /// nothing: a half-made sandbox cannot be let go of, so it is made and then removed.
     pub(super) async fn prepare(shared: Arc<Shared>, class: SandboxClass) -> Result<Self, SandboxError> {
         let id = class.id;
-        let volume = Arc::new(Volume::at(&shared.sandboxes_dir, id));
-        match Self::make(Arc::clone(&shared), class, Arc::clone(&volume)).await {
-            Ok(sandbox) => Ok(sandbox),
-            Err(error) => {
-                if let Err(left) = remove_all(&shared, id, volume).await {
-                    tracing::error!(%left, "what failed could not be removed; the next sweep tries again");
-                }
-                Err(error)
+        let (answer, wait) = oneshot::channel();
+        let making = async move {
+            let volume = Arc::new(Volume::at(&shared.sandboxes_dir, id));
+            let made = Self::make(Arc::clone(&shared), class, Arc::clone(&volume)).await;
+            if made.is_err() {
+                remove_logged(&shared, id, Arc::clone(&volume)).await;
             }
-        }
+            if let Err(Ok(unwanted)) = answer.send(made) {
+                drop(unwanted);
+                remove_logged(&shared, id, volume).await;
+            }
+        };
+        drop(kit::task::spawn("sandbox-prepare", making)); // it ends by itself
+        let died = || engine("making the sandbox failed; see the log".to_owned(), false);
+        wait.await.unwrap_or_else(|_| Err(died()))
     }
 
     async fn make(
@@ -123,12 +129,10 @@ impl DockerSandbox {
         let gone = |detail: String| SandboxError::Gone { id, detail };
         let pid =
             pid.ok_or_else(|| gone(format!("PID 1 ended at once: {}", state.error.unwrap_or_default())))?;
-        let process = open_process(pid, &created.id);
-        let cgroup = Cgroup::of_process(pid).map_err(|e| SandboxError::NotInForce {
-            id,
-            rule: "memory",
-            detail: format!("its cgroup cannot be seen from here: {e}"),
-        })?;
+        let unseen = |detail| SandboxError::NotInForce { id, rule: "memory", detail };
+        let process = open_process(pid, &created.id).map_err(unseen)?;
+        let cgroup = Cgroup::of_process(pid)
+            .map_err(|e| unseen(format!("its cgroup cannot be seen from here: {e}")))?;
 
         let mut seen = reports.subscribe();
         match tokio::time::timeout(READY_LIMIT, seen.wait_for(|r| r.ready || r.gone.is_some())).await {
@@ -261,12 +265,23 @@ impl DockerSandbox {
     }
 }
 
-/// Only where the process is that container's own: between the engine's answer and now it may have ended, and its
-/// number may be another's.
-fn open_process(pid: i32, container: &str) -> Option<OwnedFd> {
-    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    cgroup.contains(container).then_some(process)
+/// The process by a handle, where the kernel has them. It must be that container's own: between the engine's answer
+/// and now it may have ended, or this worker may see other processes than the engine does.
+fn open_process(pid: i32, container: &str) -> Result<Option<OwnedFd>, String> {
+    let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    if cgroup.contains(container) {
+        return Ok(process);
+    }
+    Err(format!(
+        "process {pid} is not the container's: the worker must run on the host, or in its pid namespace"
+    ))
+}
+
+async fn remove_logged(shared: &Shared, id: SandboxId, volume: Arc<Volume>) {
+    if let Err(left) = remove_all(shared, id, volume).await {
+        tracing::error!(sandbox = %id, %left, "it could not be removed; the next sweep tries again");
+    }
 }
 
 async fn remove_all(shared: &Shared, id: SandboxId, volume: Arc<Volume>) -> Result<(), SandboxError> {
@@ -358,7 +373,12 @@ impl Sandbox for DockerSandbox {
         }
         remove_container(&self.shared, self.class.id).await?;
         self.stop.cancel();
-        Ok(())
+        let volume = Arc::clone(&self.volume);
+        blocking(self.class.id, move || {
+            volume.seal();
+            Ok(())
+        })
+        .await
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

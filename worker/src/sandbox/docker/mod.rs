@@ -28,6 +28,8 @@ mod sweep;
 mod verify;
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// The first with a cgroup namespace of the container's own (engine 20.10).
+const OLDEST_API: (usize, usize) = (1, 41);
 /// Of one call to its answer's head. A kill alone may take 15 s (the engine waits for the exit).
 const CALL_SECONDS: u64 = 60;
 /// The label that says whose a container is; its value is the worker's id.
@@ -80,6 +82,13 @@ impl DockerBackend {
             .negotiate_version()
             .await
             .map_err(|e| engine(format!("the engine at {socket} does not answer: {}", words(&e)), false))?;
+        let spoken = docker.client_version();
+        if (spoken.major_version, spoken.minor_version) < OLDEST_API {
+            return Err(engine(
+                format!("the engine at {socket} speaks API {spoken}, 1.41 is needed: update it"),
+                false,
+            ));
+        }
         let folder = options.sandboxes_dir;
         kit::folder::create_private(&folder).map_err(|e| engine(format!("{e}: {}", cause(&e)), false))?;
         // The kernel's tables have the path without links.

@@ -1,0 +1,166 @@
+//! The program: written, read, mended. A new program is a new revision, and revisions never mix.
+
+use bytes::Bytes;
+use kit::{digest::Digest, task::CancellationToken};
+
+use super::{
+    super::{
+        error::CampaignError,
+        executor::spec::Blob,
+        machine::{Event, StoppedBy},
+        program_check,
+        record::Revision,
+        repair::{signature, voidable},
+        researcher::{CodeContext, Failure, RepairContext},
+    },
+    Driver,
+};
+
+impl Driver {
+    fn code_context(&self) -> Option<CodeContext> {
+        let open = self.record.open()?;
+        let description = self.workers.data_sets.iter().find(|d| d.name == open.plan.data_set);
+        let before = self.record.experiments.iter().rev().skip(1).find_map(|e| e.revision());
+        Some(CodeContext {
+            question: self.settings.question.clone(),
+            plan: open.plan.clone(),
+            packages: self.workers.packages.clone(),
+            data_set_description: description.map(|d| d.description.clone()).unwrap_or_default(),
+            previous_program: before.map(|r| r.source.clone()),
+        })
+    }
+
+    /// Asks for the first program.
+    pub(super) async fn code(&mut self) -> Result<Event, CampaignError> {
+        let Some(context) = self.code_context() else { return Ok(nothing_open()) };
+        let researcher = std::sync::Arc::clone(&self.deps.researcher);
+        let stop = CancellationToken::new();
+        match self.ask(&stop, researcher.code(&context, &stop)).await? {
+            Ok(program) => {
+                self.written = Some(program.source);
+                Ok(Event::ProgramWritten)
+            }
+            Err(event) => Ok(event),
+        }
+    }
+
+    /// Asks for a mended program, with what failed.
+    pub(super) async fn repair(&mut self) -> Result<Event, CampaignError> {
+        let Some(code) = self.code_context() else { return Ok(nothing_open()) };
+        let signature = signature(&self.broken);
+        let same_again = self.signatures.contains(&signature);
+        self.signatures.push(signature);
+        let program = self.record.open().and_then(|e| e.revision()).map(|r| r.source.clone()).unwrap_or_default();
+        let context = RepairContext {
+            code,
+            program,
+            attempt: self.machine.repairs,
+            failures: self.broken.clone(),
+            same_again,
+        };
+        let what = self.broken.first().map(|f| format!("{} in {}: {}", f.outcome, f.variant, f.message));
+        self.say(format!(
+            "Repair {} of {}: {}",
+            self.machine.repairs,
+            self.settings.repairs,
+            kit::text::one_line(&what.unwrap_or_default(), 300)
+        ));
+        let researcher = std::sync::Arc::clone(&self.deps.researcher);
+        let stop = CancellationToken::new();
+        match self.ask(&stop, researcher.repair(&context, &stop)).await? {
+            Ok(program) => {
+                self.written = Some(program.source);
+                Ok(Event::ProgramWritten)
+            }
+            Err(event) => Ok(event),
+        }
+    }
+
+    /// Journals the program as a revision, reads it, and puts it on the workers.
+    pub(super) async fn check(&mut self) -> Result<Event, CampaignError> {
+        let Some(source) = self.written.take() else { return Ok(nothing_open()) };
+        let number = self.experiment_number();
+        let reason = match self.broken.first() {
+            Some(f) => kit::text::one_line(&format!("mends {} in {}: {}", f.outcome, f.variant, f.message), 300),
+            None => "first".to_owned(),
+        };
+        let Some(open) = self.record.open_mut() else { return Ok(nothing_open()) };
+        let digest = Digest::of(source.as_bytes());
+        let revision = u32::try_from(open.revisions.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let too_long = source.len() > program_check::PROGRAM_BYTES_MAX;
+        // What is too long is not kept: it says nothing that its size does not.
+        let kept = if too_long { kit::text::tail(&source, 4096).to_owned() } else { source.clone() };
+        let kept_digest = Digest::of(kept.as_bytes());
+        open.revisions.push(Revision {
+            number: revision,
+            digest: kept_digest.to_string(),
+            reason: reason.clone(),
+            source: kept.clone(),
+        });
+        let faults = program_check::check(&source, &open.plan);
+        self.deps.journal.add_revision(self.id, number, revision, kept_digest, &kept, &reason).await?;
+        if !faults.is_empty() {
+            self.broken = faults
+                .into_iter()
+                .map(|fault| Failure {
+                    variant: "all".into(),
+                    smoke: true,
+                    outcome: "static_check".into(),
+                    message: fault.problem,
+                    traceback: String::new(),
+                    last_output: String::new(),
+                    usage: "nothing ran".into(),
+                    advice: "Mend what the message names; the rest may stay.".into(),
+                })
+                .collect();
+            self.broken_variants.clear();
+            self.failures.take([proto::v1::OutcomeKind::Failed]);
+            return Ok(Event::ProgramFaulty { voidable: false });
+        }
+        let bytes = source.len() as u64;
+        match self.deps.fleet.put_blob(Bytes::from(source)).await {
+            Ok(_) => {
+                self.program = Some(Blob { digest, bytes });
+                Ok(Event::ProgramSound)
+            }
+            Err(error) => {
+                self.record.stop_reason = format!("the program could not be sent to a worker: {error}");
+                Ok(Event::Stop { by: StoppedBy::Workers })
+            }
+        }
+    }
+
+    /// Takes the variants at fault out of the experiment.
+    pub(super) async fn void(&mut self) -> Result<Event, CampaignError> {
+        let reason = self.broken.first().map(|f| format!("{}: {}", f.outcome, f.message)).unwrap_or_default();
+        let reason = kit::text::one_line(&format!("never mended ({reason})"), 300);
+        let variants = std::mem::take(&mut self.broken_variants);
+        let body = serde_json::json!({"variants": variants, "reason": reason});
+        self.deps.journal.append_step(self.id, "voided", &body).await?;
+        if let Some(open) = self.record.open_mut() {
+            for variant in &variants {
+                open.void.insert(variant.clone(), reason.clone());
+                open.notes.push(format!("{variant} left the experiment: {reason}."));
+            }
+        }
+        self.say(format!("Left out of the experiment: {}", variants.join(", ")));
+        Ok(Event::Voided)
+    }
+
+    /// Keeps what a repair has to do.
+    pub(super) fn broke(&mut self, failures: Vec<Failure>, variants: Vec<String>) -> Event {
+        let voidable = self.record.open().is_some_and(|open| voidable(&open.plan, &variants));
+        self.broken = failures;
+        self.broken_variants = variants;
+        Event::ProgramFaulty { voidable }
+    }
+
+    pub(super) fn experiment_number(&self) -> u32 {
+        u32::try_from(self.record.experiments.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// No experiment where there must be one: told as the workers' fault would hide it.
+pub(super) fn nothing_open() -> Event {
+    Event::Stop { by: StoppedBy::NoSoundPlan }
+}

@@ -1,0 +1,193 @@
+//! Image and data sets, the plan, its registration.
+
+use kit::{digest::Digest, task::CancellationToken};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::fleet::ImageProgress;
+
+use super::{
+    super::{
+        check::{Against, check},
+        error::CampaignError,
+        executor::spec::{Blob, seeds},
+        known,
+        lab::describe,
+        machine::{Event, StoppedBy},
+        plan::Role,
+        progress::{Progress, Watchers},
+        record::{ExperimentRecord, Standing},
+        researcher::Planned,
+    },
+    Driver,
+};
+
+/// Steps of an image that may wait to be shown.
+const IMAGE_STEPS: usize = 64;
+
+async fn show(mut steps: mpsc::Receiver<ImageProgress>, watchers: Watchers) {
+    while let Some(ImageProgress { name, done, total, line }) = steps.recv().await {
+        watchers.tell(Progress::Image { name, done, total, line });
+    }
+}
+
+impl Driver {
+    /// The image on every worker, and the data sets that travel with runs.
+    pub(super) async fn prepare(&mut self) -> Result<Event, CampaignError> {
+        let stop = CancellationToken::new();
+        let fleet = std::sync::Arc::clone(&self.deps.fleet);
+        let (sender, steps) = mpsc::channel(IMAGE_STEPS);
+        let (image, watchers, token) = (self.settings.image.clone(), self.deps.progress.clone(), stop.clone());
+        let work = async {
+            let prepare = fleet.prepare_image(&image, sender, &token);
+            tokio::join!(prepare, show(steps, watchers)).0
+        };
+        let (prepared, stopped) = self.guarded(&stop, work).await?;
+        if let Some(by) = stopped {
+            return Ok(Event::Stop { by });
+        }
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.record.stop_reason = format!("image {image}: {error}");
+                self.say(self.record.stop_reason.clone());
+                return Ok(Event::Stop { by: StoppedBy::Workers });
+            }
+        };
+        let views = self.deps.fleet.workers();
+        let slots = self.deps.fleet.slots();
+        self.workers = describe(&views, slots, &prepared.packages, &self.deps.data_sets);
+        let longest = views.iter().filter_map(|v| v.info.largest_limits.as_ref()).map(|l| l.time_ms / 1000);
+        self.longest_seconds =
+            longest.filter(|s| *s > 0).min().map_or(0, |s| u32::try_from(s).unwrap_or(u32::MAX));
+        let facts = &mut self.record.environment;
+        facts.push(("image".into(), format!("{image}, {}", prepared.image_id)));
+        facts.push(("packages".into(), prepared.packages.join(", ")));
+        for view in &views {
+            let machine = view.info.machine.clone().unwrap_or_default();
+            let gpus: Vec<String> = machine.gpus.iter().map(|gpu| gpu.name.clone()).collect();
+            let gpus = if gpus.is_empty() { "no GPU".to_owned() } else { gpus.join(", ") };
+            let what = format!("{} CPUs ({}), {gpus}, {} slots", machine.cpus, machine.cpu_model, view.info.slots.len());
+            facts.push((format!("worker {}", view.worker_id.chars().take(8).collect::<String>()), what));
+        }
+        let body = json!({"image": image, "image_id": prepared.image_id, "packages": prepared.packages});
+        self.deps.journal.append_step(self.id, "prepared", &body).await?;
+        Ok(Event::Prepared)
+    }
+
+    /// Asks for a plan and checks it; faults are kept for the next try.
+    pub(super) async fn plan(&mut self) -> Result<Event, CampaignError> {
+        let context = self.context().await?;
+        let researcher = std::sync::Arc::clone(&self.deps.researcher);
+        let stop = CancellationToken::new();
+        let planned = match self.ask(&stop, researcher.plan(&context, &stop)).await? {
+            Ok(planned) => planned,
+            Err(event) => return Ok(event),
+        };
+        let plan = match planned {
+            Planned::Finished { reason } => {
+                self.record.stop_reason = reason;
+                return Ok(Event::NothingMore);
+            }
+            Planned::Experiment(plan) => *plan,
+        };
+        let findings: Vec<String> = context.findings.iter().map(|f| f.id.clone()).collect();
+        let known = known::known(&self.record, &plan);
+        let sound = check(
+            plan.clone(),
+            &Against {
+                workers: &self.workers,
+                wishes: &context.wishes,
+                budget: &context.budget,
+                iteration: context.iteration,
+                confirmatory_left: context.confirmatory_left,
+                findings: &findings,
+                known,
+                longest_seconds: self.longest_seconds,
+                largest_memory: self.workers.memory_bytes,
+            },
+        );
+        match sound {
+            Ok(mut sound) => {
+                let alpha = self.ledger.experiment_error(self.record.confirmatory()).unwrap_or(0.0);
+                sound.notes.extend(known::design_note(&sound.plan, known, alpha));
+                let looks = u32::try_from(sound.plan.looks.len()).unwrap_or(1);
+                self.faults.clear();
+                self.draft = Some(sound);
+                Ok(Event::PlanSound { looks })
+            }
+            Err(faults) => {
+                let body = json!({"plan": plan, "faults": faults});
+                self.deps.journal.append_step(self.id, "plan_refused", &body).await?;
+                let told: Vec<String> = faults.iter().take(3).map(|f| format!("{}: {}", f.field, f.problem)).collect();
+                self.say(format!("The plan was sent back: {}", told.join("; ")));
+                self.record.stop_reason = told.join("; ");
+                self.faults = faults;
+                Ok(Event::PlanUnsound)
+            }
+        }
+    }
+
+    /// Plan, digest, seeds and ledger go into the journal before any run.
+    pub(super) async fn register(&mut self) -> Result<Event, CampaignError> {
+        let Some(sound) = self.draft.take() else {
+            self.record.stop_reason = "no plan was there to register".into();
+            return Ok(Event::Stop { by: StoppedBy::NoSoundPlan });
+        };
+        let number = u32::try_from(self.record.experiments.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let id = format!("e{number}");
+        let plan = sound.plan;
+        let value = serde_json::to_value(&plan)
+            .map_err(|source| crate::journal::JournalError::Json { what: "a plan", source })?;
+        let digest = Digest::of(value.to_string().as_bytes());
+        let role = match plan.role {
+            Role::Exploratory => "exploratory",
+            Role::Confirmatory => "confirmatory",
+        };
+        self.deps.journal.register_experiment(self.id, number, &value, digest, role).await?;
+        let most = plan.looks.last().copied().unwrap_or(0);
+        let seeds = seeds(&self.record.id, &id, most);
+        let confirmatory = (plan.role == Role::Confirmatory).then(|| self.record.confirmatory());
+        let error = confirmatory.and_then(|n| self.ledger.experiment_error(n).ok());
+        let body = json!({"experiment": id, "digest": digest.to_string(), "seeds": seeds, "error": error});
+        self.deps.journal.append_step(self.id, "registered", &body).await?;
+        if !self.data.iter().any(|(name, _)| *name == plan.data_set)
+            && let Some(ours) = self.deps.data_sets.iter().find(|d| d.name == plan.data_set)
+        {
+            let bytes = ours.bytes.clone();
+            let size = bytes.len() as u64;
+            match self.deps.fleet.put_blob(bytes).await {
+                Ok(digest) => self.data.push((plan.data_set.clone(), Blob { digest, bytes: size })),
+                Err(error) => {
+                    self.record.stop_reason = format!("data set {}: {error}", plan.data_set);
+                    return Ok(Event::Stop { by: StoppedBy::Workers });
+                }
+            }
+        }
+        self.time_seconds = plan.limits.time_seconds;
+        self.signatures.clear();
+        self.broken.clear();
+        self.program = None;
+        self.say(format!("Experiment {id} ({role}): {}", plan.title));
+        self.record.experiments.push(ExperimentRecord {
+            id,
+            digest: digest.to_string(),
+            registered_at: self.deps.clock.wall().to_string(),
+            confirmatory,
+            seeds,
+            revisions: Vec::new(),
+            runs: Vec::new(),
+            looks: Vec::new(),
+            void: std::collections::BTreeMap::new(),
+            notes: sound.notes,
+            amendments: Vec::new(),
+            interpretation: String::new(),
+            removed: Vec::new(),
+            threats: Vec::new(),
+            rulings: Vec::new(),
+            standing: Standing::Open,
+            plan,
+        });
+        Ok(Event::Registered)
+    }
+}

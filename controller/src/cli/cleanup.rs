@@ -1,0 +1,120 @@
+//! What a killed command left behind is ended before the next one: its campaign is marked as interrupted, its runs are
+//! cancelled on the worker, followed to their end and released, and a worker that was killed itself is started once, because
+//! its start sweeps.
+
+use std::{path::Path, sync::Arc};
+
+use kit::{clock::SystemClock, task::CancellationToken};
+use proto::v1;
+
+use super::{error::{CliError, chain}, local_worker::{self, LocalWorker}, session::journal_failed};
+use crate::{
+    campaign::{executor::sink::JournalSink, progress::Watchers},
+    fleet::{Fleet, Link, RunEnd},
+    journal::{CampaignState, EndedHere, Journal, RunRow},
+};
+
+/// Before a command that only reads: where a kill left something, a worker is started, does its sweep, and goes.
+///
+/// # Errors
+/// Where the journal cannot be opened.
+pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
+    if !data_dir.join("journal.db").exists() {
+        return Ok(());
+    }
+    let clock = SystemClock::shared();
+    let abandoned = {
+        let journal = Journal::open_read_only(data_dir, clock.clone());
+        match journal {
+            Ok(journal) => !abandoned(&journal).await?.is_empty(),
+            Err(error) => return Err(super::session::open_failed(&error)),
+        }
+    };
+    if !abandoned && !left_something(data_dir) {
+        return Ok(());
+    }
+    let journal = Journal::open(data_dir, clock.clone()).map_err(|e| super::session::open_failed(&e))?;
+    let local = LocalWorker::new(data_dir, clock);
+    match Link::open(Box::new(local.handle())).await {
+        Ok(link) => end_abandoned(&journal, &Fleet::new(vec![link])).await?,
+        // A command that only reads works without an engine.
+        Err(error) => tracing::warn!(error = %chain(&error), "what a killed command left could not be ended"),
+    }
+    local.wait_gone(std::time::Duration::from_secs(5)).await;
+    Ok(())
+}
+
+/// A lock that nobody holds beside a socket or a sandbox: the worker was killed.
+fn left_something(data_dir: &Path) -> bool {
+    let lock = local_worker::folder_of(data_dir).join("lock");
+    let dead = lock.exists() && kit::folder::Lock::take(&lock).is_ok();
+    dead && local_worker::left_something(data_dir)
+}
+
+/// Runs that no living command follows.
+async fn abandoned(journal: &Journal) -> Result<Vec<RunRow>, CliError> {
+    let mut abandoned = Vec::new();
+    for run in journal.unreleased_runs().await.map_err(journal_failed)? {
+        if matches!(journal.is_owned(run.campaign), Ok(None)) {
+            abandoned.push(run);
+        }
+    }
+    Ok(abandoned)
+}
+
+/// Ends them: each is cancelled, followed to its end, and released.
+///
+/// # Errors
+/// Where the journal fails.
+pub(super) async fn end_abandoned(journal: &Journal, fleet: &Fleet) -> Result<(), CliError> {
+    for campaign in journal.list_campaigns(true).await.map_err(journal_failed)? {
+        let running = matches!(campaign.state, CampaignState::Running | CampaignState::Paused);
+        if running && matches!(journal.is_owned(campaign.id), Ok(None)) {
+            let reason = Some("interrupted".to_owned());
+            let state = CampaignState::Interrupted;
+            journal.set_campaign_state(campaign.id, state, reason).await.map_err(journal_failed)?;
+            journal.settle_open_calls(campaign.id).await.map_err(journal_failed)?;
+        }
+    }
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let ending = abandoned(journal).await?.into_iter().map(|run| {
+        let (journal, fleet, cancel) = (journal.clone(), fleet.clone(), cancel.clone());
+        async move {
+            if let Err(error) = end_one(&journal, &fleet, &run, &cancel).await {
+                tracing::warn!(run = %run.id, %error, "a run that a killed command left could not be ended");
+            }
+        }
+    });
+    futures_util::future::join_all(ending).await;
+    Ok(())
+}
+
+async fn end_one(
+    journal: &Journal,
+    fleet: &Fleet,
+    run: &RunRow,
+    cancel: &CancellationToken,
+) -> Result<(), CliError> {
+    let ended_here = |how| async {
+        journal.end_run(run.id, how).await.map_err(journal_failed).map(|_| ())
+    };
+    let start = Arc::new(v1::StartRunRequest {
+        run_id: run.id.to_string(),
+        controller_id: journal.controller_id().to_string(),
+        spec: bytes::Bytes::new(),
+    });
+    let watchers = Watchers::nobody();
+    let mut sink = JournalSink::open(journal, run.campaign, run.id, &run.variant, &watchers)
+        .await
+        .map_err(journal_failed)?;
+    match fleet.end(&start, &mut sink, cancel).await? {
+        RunEnd::Finished(_) => Ok(()),
+        RunEnd::Lost { .. } if run.worker_id.is_none() => {
+            let message = "the command was killed before a worker had the run".to_owned();
+            ended_here(EndedHere::Cancelled { message }).await
+        }
+        RunEnd::Lost { cause, detail } => ended_here(EndedHere::Lost { cause, message: detail }).await,
+        RunEnd::Rejected { field, reason } => ended_here(EndedHere::Rejected { field, reason }).await,
+    }
+}

@@ -1,0 +1,263 @@
+//! `autoresearch run QUESTION`
+
+use std::{io::Read as _, process::ExitCode, sync::Arc};
+
+use kit::{duration::Span, task::CancellationToken};
+use serde::Serialize;
+
+use super::{
+    Global,
+    config::Config,
+    error::{CliError, chain},
+    out::Printer,
+    progress,
+    session::Session,
+    signals,
+    values::{Count, Dollars},
+};
+use crate::{
+    campaign::{
+        self, CampaignEnd, CampaignSettings, DataSet, Deps, ModelResearcher, Watchers,
+        offline::{self, Offline},
+        researcher::{Researcher, Wishes},
+        settings::QUESTION_BYTES,
+    },
+    journal::{CampaignId, CampaignState},
+    llm,
+};
+
+/// Research a question: plan, code, run, analyse, report.
+///
+/// Standard output ends with the answer and the report's path. Without --llm a rule-based researcher takes the
+/// question, which needs no key and no network.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The question; `-` reads it from standard input (16 KiB at most).
+    question: String,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// What may also stand in `autoresearch.toml` or AUTORESEARCH_*. Only what was given is merged.
+#[derive(Debug, Serialize, clap::Args)]
+struct Flags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(skip)]
+    data_dir: Option<std::path::PathBuf>,
+    /// Who does the thinking: offline, anthropic:MODEL, openai:MODEL, ollama:MODEL or compatible:MODEL [default: offline].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "SPEC")]
+    llm: Option<String>,
+    /// Another base address of the provider (with /v1 for the OpenAI formats).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "URL")]
+    llm_url: Option<String>,
+    /// The data set that experiments use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// The image that experiments run in [default: torch].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// A single look at so many seeds, 3 or more [default: looks at 5 and 10].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seeds: Option<Count>,
+    /// At most so many experiments [default: 3].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_iterations: Option<Count>,
+    /// Time awake and not paused, like 8h [default: 8h].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    time_budget: Option<Span>,
+    /// Device time, like 4h; hours of slots on a worker without a GPU [default: no limit].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    gpu_budget: Option<Span>,
+    /// US dollars for model calls [default: no limit].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true)]
+    cost_budget: Option<Dollars>,
+    /// The smallest effect worth knowing, like 0.5pt, 2% or 0.01.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "EFFECT", allow_negative_numbers = true)]
+    smallest_effect: Option<String>,
+    /// Failures in a row that stop the campaign [default: 5].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_failures: Option<Count>,
+    /// The worker's way to make a sandbox: docker [default: the worker's choice].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+}
+
+pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
+    let flags = Flags { data_dir: global.data_dir.clone(), ..args.flags };
+    let config = Config::load(&flags)?;
+    let settings = settings(question(&args.question)?, &config);
+    settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
+    let keys = llm::Keys::from_env();
+    let seen = keys.seen();
+    let thinking = thinking(&config, keys)?;
+    thinking.accepts(&settings)?;
+    if matches!(thinking, Thinking::Rules) && !seen.is_empty() {
+        // Nobody shall believe that a key alone chooses a model that costs money.
+        printer.say(&format!("keys seen and not used: {} (choose a model with --llm)", seen.join(", ")));
+    }
+    let data_dir = config.data_dir()?;
+
+    let session = Session::open(&data_dir, config.backend.as_deref()).await?;
+    let ended = research(&session, thinking, settings, printer).await;
+    session.end().await;
+    finish(&ended?, printer)
+}
+
+async fn research(
+    session: &Session,
+    thinking: Thinking,
+    settings: CampaignSettings,
+    printer: Printer,
+) -> Result<CampaignEnd, CliError> {
+    let cancel = CancellationToken::new();
+    signals::listen(cancel.clone(), printer)?;
+    let (watchers, events) = Watchers::channel();
+    let drawing = kit::task::spawn("progress", progress::draw(events, printer));
+    let id = CampaignId::new();
+    let deps = Deps {
+        journal: session.journal.clone(),
+        fleet: Arc::new(session.fleet.clone()),
+        researcher: thinking.researcher(session, id, &settings)?,
+        clock: session.clock.clone(),
+        progress: watchers,
+        data_sets: data_sets(),
+    };
+    let ended = campaign::run_campaign(deps, id, settings, cancel).await;
+    // The last sender went with the campaign.
+    drawing.await.ok();
+    ended.map_err(|error| if error.is_usage() { CliError::Usage(chain(&error)) } else { CliError::Failed(chain(&error)) })
+}
+
+fn finish(end: &CampaignEnd, printer: Printer) -> Result<ExitCode, CliError> {
+    let path = end.report_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let json = serde_json::json!({
+        "id": end.id.to_string(),
+        "state": end.state,
+        "answer": end.answer,
+        "stopped_by": end.stopped_by.words(),
+        "report": path,
+    });
+    printer.result(&json, &format!("{}\n{path}", end.answer))?;
+    Ok(match end.state {
+        CampaignState::Interrupted => CliError::Interrupted.exit_code(),
+        _ if end.any_succeeded => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// From the argument, or from standard input where it is `-`.
+fn question(argument: &str) -> Result<String, CliError> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut bytes = Vec::new();
+    let limit = QUESTION_BYTES as u64 + 1;
+    std::io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|e| CliError::field("question", format!("cannot read standard input: {e}")))?;
+    if bytes.len() as u64 == limit {
+        return Err(CliError::field(
+            "question",
+            format!("standard input holds more than {QUESTION_BYTES} bytes (16 KiB), the most that is taken"),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|_| CliError::field("question", "standard input is not UTF-8 text"))
+}
+
+fn settings(question: String, config: &Config) -> CampaignSettings {
+    CampaignSettings {
+        data_set: config.dataset.clone(),
+        image: config.image.clone(),
+        seeds: config.seeds.map(|n| n.0),
+        max_iterations: config.max_iterations.0,
+        time_budget: config.time_budget.0,
+        gpu_budget: config.gpu_budget.map(|t| t.0),
+        cost_budget: config.cost_budget.map(|d| d.0 as f64 / 1e6),
+        smallest_effect: config.smallest_effect.clone(),
+        max_failures: config.max_failures.0,
+        backend: config.backend.clone(),
+        repairs: config.max_repairs,
+        ..CampaignSettings::new(question.trim(), &config.llm)
+    }
+}
+
+/// The data that ships with the program.
+fn data_sets() -> Vec<DataSet> {
+    let shipped = offline::data_sets().iter().flat_map(|set| {
+        set.files.iter().take(1).map(|(_, bytes)| DataSet {
+            name: set.name.to_owned(),
+            description: set.description.to_owned(),
+            smallest_effect: set.metrics.first().map(|metric| metric.smallest_effect),
+            bytes: bytes::Bytes::from_static(bytes),
+        })
+    });
+    shipped.collect()
+}
+
+/// Who thinks, before there is a journal.
+enum Thinking {
+    Rules,
+    Model(Arc<dyn llm::Model>),
+}
+
+/// Opens whoever `--llm` names; nothing is sent.
+fn thinking(config: &Config, keys: llm::Keys) -> Result<Thinking, CliError> {
+    if config.llm == "offline" {
+        return Ok(Thinking::Rules);
+    }
+    let spec = config.llm.parse().map_err(|e: llm::ParseSpecError| CliError::field("--llm", e))?;
+    let options = llm::OpenOptions { url: config.llm_url.clone(), ..llm::OpenOptions::new(spec, keys) };
+    llm::open(options).map(Thinking::Model).map_err(|e| CliError::field("--llm", e))
+}
+
+impl Thinking {
+    /// Whether it can take the question, before anything is built or started.
+    fn accepts(&self, settings: &CampaignSettings) -> Result<(), CliError> {
+        let wishes = Wishes {
+            seeds: settings.seeds,
+            smallest_effect: settings.smallest_effect.clone(),
+            data_set: settings.data_set.clone(),
+        };
+        match self {
+            Self::Rules => {
+                Offline.accepts_with(&settings.question, &wishes).map_err(|e| CliError::Usage(e.to_string()))
+            }
+            Self::Model(_) => match &settings.data_set {
+                Some(name) if offline::data_set(name).is_none() => {
+                    let known: Vec<&str> = offline::data_sets().iter().map(|set| set.name).collect();
+                    Err(CliError::field("--dataset", format!("there is no `{name}`; there are {}", known.join(", "))))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn researcher(
+        self,
+        session: &Session,
+        id: CampaignId,
+        settings: &CampaignSettings,
+    ) -> Result<Arc<dyn Researcher>, CliError> {
+        match self {
+            Self::Rules => Ok(Arc::new(Offline)),
+            Self::Model(model) => {
+                let researcher = ModelResearcher::new(model, session.journal.clone(), id, settings.cost_budget);
+                Ok(Arc::new(researcher.map_err(|e| CliError::Usage(e.to_string()))?))
+            }
+        }
+    }
+}

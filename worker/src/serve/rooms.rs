@@ -1,0 +1,310 @@
+//! The real backends, images, slots and GPUs behind the seams of `run`. This is the one file that knows them.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use kit::{clock::SystemClock, task::CancellationToken};
+use proto::v1::{GpuUsage, ImageStep, Machine};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::WorkerConfig,
+    device,
+    image::{self, Images},
+    run::{
+        RunId,
+        seams::{GpuMeter, ImageError, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
+    },
+    sandbox::{
+        Backend, SlotGrant,
+        docker::{DockerBackend, DockerOptions},
+    },
+};
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Rooms {
+    /// The first one is the default.
+    pub backends: Vec<Arc<dyn Backend>>,
+    /// Why there is no engine, where there is none.
+    pub no_engine: Option<String>,
+    /// By name.
+    pub images: Arc<dyn ImageSource>,
+    /// Of this machine.
+    pub slots: Arc<dyn SlotSource>,
+    /// Why there are no slots, where there are none.
+    pub no_slots: Option<String>,
+    /// Readings.
+    pub gpus: Arc<dyn GpuMeter>,
+    /// With its GPUs.
+    pub machine: Machine,
+}
+
+/// Connects what can be connected; what cannot says why.
+pub async fn connect(
+    config: &WorkerConfig,
+    data_dir: &Path,
+    worker_id: &str,
+    stop: CancellationToken,
+) -> Rooms {
+    let options = DockerOptions {
+        worker_id: worker_id.to_owned(),
+        sandboxes_dir: data_dir.join("sandboxes"),
+        docker_host: config.docker.host.clone(),
+        runtime: config.docker.runtime.clone(),
+        clock: SystemClock::shared(),
+    };
+    let found = kit::task::blocking("read devices", || {
+        let gpus = device::Gpus::open();
+        let inventory = device::Inventory::read(&gpus);
+        (gpus, inventory)
+    })
+    .await;
+    let mut machine = super::host::machine();
+    let mut no_slots = None;
+    let mut slots = device::Slots::new(Vec::new());
+    let mut gpus: Arc<dyn GpuMeter> = Arc::new(NoGpus);
+    match found {
+        Some((meter, Ok(inventory))) => {
+            machine.gpus = inventory.gpus.iter().map(gpu_wire).collect();
+            match device::plan(&inventory, config.slots) {
+                Ok(plan) => slots = device::Slots::new(plan),
+                Err(error) => no_slots = Some(error.to_string()),
+            }
+            gpus = Arc::new(RealGpus(meter));
+        }
+        Some((_, Err(error))) => no_slots = Some(error.to_string()),
+        None => no_slots = Some("reading the devices stopped".to_owned()),
+    }
+    if let Some(reason) = &no_slots {
+        tracing::error!(reason, "there is no slot, so no run can be made");
+    }
+    let slots = Arc::new(RealSlots { slots, holders: Mutex::default() });
+    let cache = kit::folder::cache().unwrap_or_else(|_| data_dir.join("cache"));
+    match DockerBackend::connect(options).await {
+        Ok(backend) => {
+            let images = RealImages(Images::new(backend.docker(), cache, stop));
+            Rooms {
+                backends: vec![Arc::new(backend)],
+                no_engine: None,
+                images: Arc::new(images),
+                slots,
+                no_slots,
+                gpus,
+                machine,
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "no engine, so no run can be made");
+            let reason = error.to_string();
+            Rooms {
+                backends: Vec::new(),
+                no_engine: Some(reason.clone()),
+                images: Arc::new(NoImages(reason)),
+                slots,
+                no_slots,
+                gpus,
+                machine,
+            }
+        }
+    }
+}
+
+fn gpu_wire(gpu: &device::Gpu) -> proto::v1::Gpu {
+    proto::v1::Gpu {
+        uuid: gpu.uuid.clone(),
+        name: gpu.name.clone(),
+        memory_bytes: gpu.memory_bytes,
+        driver_version: gpu.driver_version.clone(),
+        quarantined: String::new(),
+    }
+}
+
+/// The recipes' list is known without an engine; whether they are built is not.
+fn recipe_wire(recipe: &image::Recipe) -> proto::v1::Image {
+    proto::v1::Image {
+        name: recipe.name.to_owned(),
+        recipe_digest: recipe.digest().to_string(),
+        packages: recipe.packages().into_iter().map(package_wire).collect(),
+        description: recipe.description.to_owned(),
+        ..proto::v1::Image::default()
+    }
+}
+
+fn package_wire(package: image::Package) -> proto::v1::Package {
+    proto::v1::Package { name: package.name, version: package.version }
+}
+
+#[derive(Debug)]
+struct RealImages(Images);
+
+fn image_error(name: &str, error: image::ImageError) -> ImageError {
+    let name = name.to_owned();
+    // The cause holds the engine's own words.
+    let detail = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
+    match error {
+        image::ImageError::Unknown { name, known } => ImageError::Unknown { name, known },
+        error if error.is_retryable() => ImageError::Engine { name, detail },
+        _ => ImageError::Build { name, detail },
+    }
+}
+
+impl RealImages {
+    fn wire(recipe: &image::Recipe, image: Option<image::Image>) -> proto::v1::Image {
+        let described = recipe_wire(recipe);
+        match image {
+            Some(image) => proto::v1::Image {
+                prepared: true,
+                image_id: image.id,
+                size_bytes: image.size_bytes,
+                ..described
+            },
+            None => described,
+        }
+    }
+
+    fn recipe(name: &str) -> Result<&'static image::Recipe, ImageError> {
+        image::Recipe::named(name).ok_or_else(|| ImageError::Unknown {
+            name: name.to_owned(),
+            known: image::RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+#[async_trait]
+impl ImageSource for RealImages {
+    async fn list(&self) -> Vec<proto::v1::Image> {
+        let mut all = Vec::new();
+        for recipe in &image::RECIPES {
+            let image = match self.0.find(recipe.name).await {
+                Ok(image) => image,
+                Err(error) => {
+                    tracing::warn!(%error, image = recipe.name, "this image cannot be used");
+                    None
+                }
+            };
+            all.push(Self::wire(recipe, image));
+        }
+        all
+    }
+
+    async fn find(&self, name: &str) -> Result<proto::v1::Image, ImageError> {
+        let recipe = Self::recipe(name)?;
+        let image = self.0.find(name).await.map_err(|error| image_error(name, error))?;
+        Ok(Self::wire(recipe, image))
+    }
+
+    async fn prepare(
+        &self,
+        name: &str,
+        steps: mpsc::Sender<ImageStep>,
+    ) -> Result<proto::v1::Image, ImageError> {
+        let recipe = Self::recipe(name)?;
+        let (progress, mut seen) = mpsc::channel::<image::ImageStep>(16);
+        let pass_on = async {
+            while let Some(step) = seen.recv().await {
+                let step = ImageStep {
+                    name: step.name.to_owned(),
+                    done: step.done,
+                    total: step.total,
+                    line: step.line,
+                };
+                // A caller that is gone stops nothing.
+                steps.send(step).await.ok();
+            }
+        };
+        let (image, ()) = tokio::join!(self.0.prepare(name, progress), pass_on);
+        Ok(Self::wire(recipe, Some(image.map_err(|error| image_error(name, error))?)))
+    }
+}
+
+/// Where no engine answers: the names are known, and that is all.
+#[derive(Debug)]
+struct NoImages(String);
+
+#[async_trait]
+impl ImageSource for NoImages {
+    async fn list(&self) -> Vec<proto::v1::Image> {
+        image::RECIPES.iter().map(recipe_wire).collect()
+    }
+    async fn find(&self, name: &str) -> Result<proto::v1::Image, ImageError> {
+        RealImages::recipe(name)?;
+        Err(ImageError::Engine { name: name.to_owned(), detail: self.0.clone() })
+    }
+    async fn prepare(&self, name: &str, _: mpsc::Sender<ImageStep>) -> Result<proto::v1::Image, ImageError> {
+        self.find(name).await
+    }
+}
+
+#[derive(Debug)]
+struct RealSlots {
+    slots: device::Slots,
+    holders: Mutex<BTreeMap<u32, RunId>>,
+}
+
+#[derive(Debug)]
+struct RealGuard {
+    _guard: device::SlotGuard,
+}
+
+impl SlotGuard for RealGuard {}
+
+impl SlotSource for RealSlots {
+    fn view(&self) -> Vec<SlotView> {
+        let holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.slots.states().into_iter();
+        states
+            .map(|state| SlotView {
+                holder: if state.busy { holders.get(&state.info.index).copied() } else { None },
+                index: state.info.index,
+                gpu_uuids: state.info.gpu_uuids,
+                cpu_millis: state.info.cpu_millis,
+                memory_bytes: state.info.memory_bytes,
+                quarantined: state.quarantined.unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    fn take(&self, run_id: RunId, gpus: u32) -> Option<SlotLease> {
+        let guard = self.slots.take(device::SlotRequest { gpus })?;
+        let info = guard.info().clone();
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner).insert(info.index, run_id);
+        let cpus = info.cpus.to_string();
+        Some(SlotLease {
+            grant: SlotGrant {
+                index: info.index,
+                uid: info.uid,
+                cpuset: (!cpus.is_empty()).then_some(cpus),
+                gpu_uuids: info.gpu_uuids,
+            },
+            cpu_millis: info.cpu_millis,
+            memory_bytes: info.memory_bytes,
+            guard: Box::new(RealGuard { _guard: guard }),
+        })
+    }
+
+    fn set_aside(&self, index: u32, why: &str) {
+        self.slots.quarantine(index, why);
+    }
+}
+
+#[derive(Debug)]
+struct RealGpus(device::Gpus);
+
+impl GpuMeter for RealGpus {
+    fn read(&self, uuids: &[String]) -> Vec<GpuUsage> {
+        let usage = |sample: device::GpuSample| GpuUsage {
+            uuid: sample.uuid,
+            utilisation_percent: sample.utilisation_percent.unwrap_or(0),
+            memory_bytes: sample.memory_bytes,
+        };
+        self.0.sample(uuids).into_iter().map(usage).collect()
+    }
+}

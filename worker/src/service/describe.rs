@@ -1,0 +1,73 @@
+//! `GetWorker`: who this worker is and what it can do.
+
+use kit::clock::wall_ns;
+use proto::v1::{Backend, Enforcement, GetWorkerResponse, Machine, Rule, Slot};
+
+use super::Identity;
+use crate::{
+    run::{ledger::disk_free, registry::Registry},
+    sandbox::{self, BackendInfo},
+};
+
+/// A backend as the protocol says it.
+#[must_use]
+pub fn backend(info: BackendInfo) -> Backend {
+    let rule = |rule: sandbox::Rule| Rule {
+        name: rule.name.to_owned(),
+        enforcement: match rule.enforcement {
+            sandbox::Enforcement::Enforced => Enforcement::Enforced,
+            sandbox::Enforcement::Weaker => Enforcement::Weaker,
+            sandbox::Enforcement::NotEnforced => Enforcement::NotEnforced,
+        }
+        .into(),
+        detail: rule.detail,
+        remedy: rule.remedy,
+    };
+    Backend {
+        name: info.name,
+        version: info.version,
+        available: info.unavailable.is_none(),
+        reason: info.unavailable.unwrap_or_default(),
+        rules: info.rules.into_iter().map(rule).collect(),
+        warnings: info.warnings,
+    }
+}
+
+/// The answer to `GetWorker`.
+pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine) -> GetWorkerResponse {
+    let options = registry.options();
+    let mut backends = Vec::new();
+    for each in &options.backends {
+        backends.push(backend(each.describe().await));
+    }
+    let slots = options.slots.view().into_iter().map(|slot| Slot {
+        index: slot.index,
+        busy: slot.holder.is_some(),
+        // Whose it is nobody is told: the call does not say who asks.
+        run_id: String::new(),
+        gpu_uuids: slot.gpu_uuids,
+        cpu_millis: slot.cpu_millis,
+        memory_bytes: slot.memory_bytes,
+        quarantined: slot.quarantined,
+    });
+    GetWorkerResponse {
+        worker_id: identity.worker_id.clone(),
+        boot_id: identity.boot_id.clone(),
+        process_id: identity.process_id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol_min: proto::PROTOCOL_VERSION,
+        protocol_max: proto::PROTOCOL_VERSION,
+        machine: Some(Machine {
+            disk_free_bytes: disk_free(&options.runs_dir).unwrap_or_default(),
+            ..machine.clone()
+        }),
+        slots: slots.collect(),
+        images: options.images.list().await,
+        data_sets: Vec::new(),
+        default_limits: Some(options.rules.default.wire()),
+        largest_limits: Some(options.rules.largest.wire()),
+        backends,
+        draining: registry.is_draining(),
+        wall_time_ns: wall_ns(options.clock.wall()),
+    }
+}
