@@ -17,9 +17,6 @@ mod idle;
 /// The real backends, images and slots.
 pub mod rooms;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,

@@ -22,9 +22,11 @@ fn capital(word: &str) -> String {
 /// The experiment that answers: the first confirmatory one with a verdict, else the last confirmatory one, else the last
 /// closed one.
 fn answering(record: &Record) -> Option<&ExperimentRecord> {
-    let closed = || record.experiments.iter().filter(|e| e.standing == Standing::Closed && !e.looks.is_empty());
+    let closed =
+        || record.experiments.iter().filter(|e| e.standing == Standing::Closed && !e.looks.is_empty());
     let settled = |e: &&ExperimentRecord| {
-        let verdict = e.looks.last().and_then(|look| look.contrasts.iter().find_map(ContrastAnalysis::verdict));
+        let verdict =
+            e.looks.last().and_then(|look| look.contrasts.iter().find_map(ContrastAnalysis::verdict));
         verdict.is_some_and(|v| v != Verdict::Inconclusive)
     };
     let confirmatory = || closed().filter(|e| e.confirmatory.is_some());
@@ -95,7 +97,11 @@ pub fn answer(record: &Record, stopped: StoppedBy, error: f64) -> Answer {
     if verdict.is_none() {
         writer.say("This is from an exploratory experiment: an estimate, not a verdict.");
     }
-    for note in experiment.notes.iter().filter(|n| n.starts_with("Not at equal") || n.starts_with("On this one split")) {
+    for note in experiment
+        .notes
+        .iter()
+        .filter(|n| n.starts_with("Not at equal") || n.starts_with("On this one split"))
+    {
         writer.say(note.clone());
     }
     writer.say(format!("Conditions: {}", full_stop(&experiment.plan.conditions)));
@@ -130,7 +136,10 @@ fn nothing(stopped: StoppedBy, ended: &str) -> Answer {
 
 fn ended(record: &Record, stopped: StoppedBy) -> String {
     let mut text = format!("Ended by: {}", stopped.words());
-    let told = matches!(stopped, StoppedBy::Answered | StoppedBy::Workers | StoppedBy::Researcher | StoppedBy::NoSoundPlan);
+    let told = matches!(
+        stopped,
+        StoppedBy::Answered | StoppedBy::Workers | StoppedBy::Researcher | StoppedBy::NoSoundPlan
+    );
     if told && !record.stop_reason.is_empty() {
         text.push_str(&format!(" ({})", kit::text::one_line(record.stop_reason.trim_end_matches('.'), 400)));
     }
@@ -158,13 +167,21 @@ fn data(experiment: &ExperimentRecord, numbers: &mut Vec<Number>) -> String {
         Some(sizes) => {
             numbers.push(registered("training examples", sizes.train));
             numbers.push(registered("test examples", sizes.test));
-            format!("On {} ({} train, {} test, drawn anew by each seed):", plan.data_set, sizes.train, sizes.test)
+            format!(
+                "On {} ({} train, {} test, drawn anew by each seed):",
+                plan.data_set, sizes.train, sizes.test
+            )
         }
         None => format!("On {} (one fixed split):", plan.data_set),
     }
 }
 
-fn effect(experiment: &ExperimentRecord, look: &LookAnalysis, contrast: &ContrastAnalysis, writer: &mut Writer) {
+fn effect(
+    experiment: &ExperimentRecord,
+    look: &LookAnalysis,
+    contrast: &ContrastAnalysis,
+    writer: &mut Writer,
+) {
     let plan = &experiment.plan;
     let judgement = &contrast.judgement;
     match &contrast.claim {
@@ -181,7 +198,9 @@ fn effect(experiment: &ExperimentRecord, look: &LookAnalysis, contrast: &Contras
         let rule = match estimate.method {
             Method::Welch => "METHOD §2.1: Welch–Satterthwaite",
             Method::Paired => "METHOD §2.1: paired by seed",
-            Method::PairedCorrected { .. } => "METHOD §2.1, §5: paired by seed, corrected for overlapping splits",
+            Method::PairedCorrected { .. } => {
+                "METHOD §2.1, §5: paired by seed, corrected for overlapping splits"
+            }
         };
         let how = match estimate.method {
             Method::Welch => "not paired",
@@ -200,23 +219,44 @@ fn effect(experiment: &ExperimentRecord, look: &LookAnalysis, contrast: &Contras
             runs - failed,
             possible(judgement)
         ));
-        for (name, value, shown) in
-            [("effect", value, &shown[0]), ("interval low", low, &shown[1]), ("interval high", high, &shown[2])]
-        {
+        for (name, value, shown) in [
+            ("effect", value, &shown[0]),
+            ("interval low", low, &shown[1]),
+            ("interval high", high, &shown[2]),
+        ] {
             writer.number(name, value, shown.clone(), &unit, rule);
         }
-        writer.number("level", 100.0 * (1.0 - contrast.error), level.trim_end_matches(" %"), "%", "METHOD §4");
-        writer.number("seeds", f64::from(look.seeds), look.seeds.to_string(), "seeds", "looks that were made");
+        writer.number(
+            "level",
+            100.0 * (1.0 - contrast.error),
+            level.trim_end_matches(" %"),
+            "%",
+            "METHOD §4",
+        );
+        writer.number(
+            "seeds",
+            f64::from(look.seeds),
+            look.seeds.to_string(),
+            "seeds",
+            "looks that were made",
+        );
         writer.number("seeds planned", f64::from(planned), planned.to_string(), "seeds", "registered");
         writer.number("runs", runs as f64, runs.to_string(), "runs", "METHOD §2.5");
-        writer.number("finished runs", (runs - failed) as f64, (runs - failed).to_string(), "runs", "METHOD §2.5");
+        writer.number(
+            "finished runs",
+            (runs - failed) as f64,
+            (runs - failed).to_string(),
+            "runs",
+            "METHOD §2.5",
+        );
         writer.number("failed runs", failed as f64, failed.to_string(), "runs", "METHOD §2.5");
         for share in &judgement.failures {
             let high = (100.0 * share.high).round();
             writer.number("failures possible up to", high, format!("{high}"), "%", "METHOD §2.4: exact");
         }
     }
-    let because = contrast.sentence.rsplit_once("; rests on").map_or(contrast.sentence.as_str(), |(text, _)| text);
+    let because =
+        contrast.sentence.rsplit_once("; rests on").map_or(contrast.sentence.as_str(), |(text, _)| text);
     let reason = because.split_once("); ").map_or(because, |(_, reason)| reason);
     if contrast.claim.is_some() {
         writer.say(full_stop(&capital(reason)));

@@ -1,7 +1,7 @@
 //! A closed experiment as the researcher sees it: numbers by variant and by contrast, computed by the program.
 
 use super::{
-    analyst::{filled, observe::Seen, arms},
+    analyst::{arms, filled, observe::Seen},
     record::{ExperimentRecord, Standing},
     researcher::{ClosedExperiment, ContrastResult, VariantResult},
 };
@@ -12,9 +12,9 @@ pub fn summary(values: &[f64]) -> (Option<f64>, Option<f64>) {
     let finite = !values.is_empty() && values.iter().all(|v| v.is_finite());
     let n = values.len() as f64;
     let mean = finite.then(|| values.iter().sum::<f64>() / n);
-    let deviation = mean.filter(|_| values.len() > 1).map(|mean| {
-        (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
-    });
+    let deviation = mean
+        .filter(|_| values.len() > 1)
+        .map(|mean| (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
     (mean, deviation)
 }
 
@@ -45,8 +45,11 @@ pub fn closed(record: &ExperimentRecord) -> Option<ClosedExperiment> {
                 .collect();
             let failed = data.iter().filter(|o| **o == crate::stats::Observed::Failed).count();
             let (mean, deviation) = summary(&filled(&data, &record.plan));
-            let seconds: Vec<f64> =
-                analysed.iter().filter(|((v, _), _)| *v == variant.id).filter_map(|(_, run)| run.seconds()).collect();
+            let seconds: Vec<f64> = analysed
+                .iter()
+                .filter(|((v, _), _)| *v == variant.id)
+                .filter_map(|(_, run)| run.seconds())
+                .collect();
             VariantResult {
                 cell: variant.cell,
                 seeds: u32::try_from(taken.map_or(0, std::collections::BTreeMap::len)).unwrap_or(u32::MAX),

@@ -1,8 +1,9 @@
 //! Sound plans that tests bend.
 
 use super::plan::{
-    Better, Claim, Contrast, DivergedWhen, Factor, FactorScale, Kind, Limits, Metric, MetricScale, Pairing, Param, Plan,
-    Predicts, Reduce, Role, Scalar, SetBy, SmallestEffect, Source, Split, SplitSizes, Stream, Weight,
+    Better, Claim, Contrast, DivergedWhen, Factor, FactorScale, Kind, Limits, Metric, MetricScale, Pairing,
+    Param, Plan, Predicts, Reduce, Role, Scalar, SetBy, SmallestEffect, Source, Split, SplitSizes, Stream,
+    Weight,
 };
 
 /// `(−1, +1)` over c1 and c2.
@@ -62,7 +63,11 @@ pub(crate) fn ablation() -> Plan {
         looks: vec![5, 10],
         held_equal: vec![],
         failed_runs_count_as: 0.1,
-        diverged_when: DivergedWhen { metrics: vec!["train_loss".into()], non_finite: true, worse_than_trivial: None },
+        diverged_when: DivergedWhen {
+            metrics: vec!["train_loss".into()],
+            non_finite: true,
+            worse_than_trivial: None,
+        },
         limits: Limits { steps: 100, time_seconds: 60, memory_mib: None },
         expects_failure: vec![],
         data_set: "digits".into(),

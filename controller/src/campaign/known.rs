@@ -12,7 +12,10 @@ use super::{
 };
 
 /// The last closed experiment that measured the same kind of thing on the same data.
-fn alike<'a>(experiments: impl DoubleEndedIterator<Item = &'a ExperimentRecord>, plan: &Plan) -> Option<&'a ExperimentRecord> {
+fn alike<'a>(
+    experiments: impl DoubleEndedIterator<Item = &'a ExperimentRecord>,
+    plan: &Plan,
+) -> Option<&'a ExperimentRecord> {
     experiments.rev().find(|e| {
         let other = &e.plan;
         e.standing == Standing::Closed
@@ -39,8 +42,11 @@ pub fn known(record: &super::record::Record, plan: &Plan) -> Known {
         matches!(reduce, Reduce::Final | Reduce::MeanLast { .. } | Reduce::AtBestValidation { .. })
     };
     let control = earlier.plan.control.as_ref().and_then(|control| {
-        let means: Vec<f64> = result.variants.iter().filter(|v| v.cell == *control).filter_map(|v| v.mean).collect();
-        let best = |a: f64, b: f64| if (earlier.plan.metric.better == super::plan::Better::Higher) == (a > b) { a } else { b };
+        let means: Vec<f64> =
+            result.variants.iter().filter(|v| v.cell == *control).filter_map(|v| v.mean).collect();
+        let best = |a: f64, b: f64| {
+            if (earlier.plan.metric.better == super::plan::Better::Higher) == (a > b) { a } else { b }
+        };
         means.into_iter().reduce(best)
     });
     let deviation = earlier
@@ -55,7 +61,8 @@ pub fn known(record: &super::record::Record, plan: &Plan) -> Known {
         });
     let times: Vec<f64> = result.variants.iter().filter_map(|v| v.seconds).collect();
     let longer = f64::from(plan.limits.steps) / f64::from(earlier.plan.limits.steps.max(1));
-    let seconds = (!times.is_empty()).then(|| longer.max(1.0) * times.iter().sum::<f64>() / times.len() as f64);
+    let seconds =
+        (!times.is_empty()).then(|| longer.max(1.0) * times.iter().sum::<f64>() / times.len() as f64);
     Known { control: control.filter(|_| direct(&earlier.plan.reduce)), deviation, seconds }
 }
 

@@ -92,7 +92,8 @@ fn name(debug: String) -> String {
 fn every_pair_is_decided_and_only_the_meant_ones_are_taken() {
     for state in states() {
         for event in events() {
-            let mut machine = Machine { state: state.clone(), iteration: 1, looks: 2, ..Machine::new(BOUNDS) };
+            let mut machine =
+                Machine { state: state.clone(), iteration: 1, looks: 2, ..Machine::new(BOUNDS) };
             let before = machine.clone();
             let taken = machine.step(event);
             let pair = (name(format!("{state:?}")), name(format!("{event:?}")));
@@ -173,7 +174,8 @@ fn repairs_are_bounded_and_then_the_experiment_led_nowhere() {
     use Event as E;
     let mut machine = Machine::new(BOUNDS);
     let faulty = E::ProgramFaulty { voidable: false };
-    let events = [E::Begun, E::Prepared, E::PlanSound { looks: 1 }, E::Registered, E::ProgramWritten, E::ProgramSound];
+    let events =
+        [E::Begun, E::Prepared, E::PlanSound { looks: 1 }, E::Registered, E::ProgramWritten, E::ProgramSound];
     walk(&mut machine, &events);
     assert_eq!(machine.step(faulty), Ok(Some(Action::Repair)));
     walk(&mut machine, &[E::ProgramWritten, E::ProgramSound]);

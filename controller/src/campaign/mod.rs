@@ -43,14 +43,14 @@ pub mod record;
 pub mod repair;
 /// From what was found to the report.
 mod reporter;
+/// What the loop asks of a model or of the rules.
+pub mod researcher;
 /// From a question to a report: the one door of this room.
 mod run;
 /// What a campaign was asked for.
 pub mod settings;
 /// The smallest effect of interest as a user writes it.
 pub mod wish;
-/// What the loop asks of a model or of the rules.
-pub mod researcher;
 
 pub use driver::Deps;
 pub use error::CampaignError;

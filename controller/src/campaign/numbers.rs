@@ -37,7 +37,8 @@ fn written(text: &str) -> Vec<(usize, String)> {
                 || (matches!(bytes[at], b'e' | b'E')
                     && matches!(bytes.get(at + 1), Some(b'-' | b'+' | b'0'..=b'9'))
                     && bytes[at + 1..].iter().take(2).any(u8::is_ascii_digit));
-            let exponent_sign = matches!(bytes[at], b'-' | b'+') && at > start && matches!(bytes[at - 1], b'e' | b'E');
+            let exponent_sign =
+                matches!(bytes[at], b'-' | b'+') && at > start && matches!(bytes[at - 1], b'e' | b'E');
             if !(more || exponent_sign) {
                 break;
             }
@@ -45,8 +46,10 @@ fn written(text: &str) -> Vec<(usize, String)> {
         }
         let after = text[at..].chars().next();
         let name = before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '#')
-            || after.is_some_and(|c| c.is_alphabetic() && !matches!(c, 's' | 'x' | 'p' | 'm' | 'h' | 'M' | 'G'))
-            || (before == Some('-') && text[..start - 1].chars().next_back().is_some_and(char::is_alphanumeric));
+            || after
+                .is_some_and(|c| c.is_alphabetic() && !matches!(c, 's' | 'x' | 'p' | 'm' | 'h' | 'M' | 'G'))
+            || (before == Some('-')
+                && text[..start - 1].chars().next_back().is_some_and(char::is_alphanumeric));
         if name {
             continue;
         }
@@ -99,14 +102,17 @@ impl Computed {
     fn has(&self, number: &str) -> bool {
         let Some((value, slack)) = parse(number) else { return false };
         let slack = slack * 1.000_001 + 1e-12;
-        let near = |known: f64| (known.abs() - value).abs() <= slack || (100.0 * known.abs() - value).abs() <= slack;
+        let near =
+            |known: f64| (known.abs() - value).abs() <= slack || (100.0 * known.abs() - value).abs() <= slack;
         if value.fract() == 0.0 && value <= COUNT_MAX && !number.contains('.') {
             return true;
         }
         self.numbers.iter().any(|known| near(*known))
             || self.comparable.iter().enumerate().any(|(index, a)| {
                 self.comparable[..index].iter().any(|b| {
-                    near(a - b) || (*b != 0.0 && (near(a / b) || near(a / b - 1.0))) || (*a != 0.0 && (near(b / a) || near(b / a - 1.0)))
+                    near(a - b)
+                        || (*b != 0.0 && (near(a / b) || near(a / b - 1.0)))
+                        || (*a != 0.0 && (near(b / a) || near(b / a - 1.0)))
                 })
             })
     }
@@ -114,7 +120,11 @@ impl Computed {
 
 /// What may be cited of an experiment.
 #[must_use]
-pub fn computed(record: &ExperimentRecord, result: &ClosedExperiment, findings: &[FindingRecord]) -> Computed {
+pub fn computed(
+    record: &ExperimentRecord,
+    result: &ClosedExperiment,
+    findings: &[FindingRecord],
+) -> Computed {
     let mut out = Computed::default();
     for variant in &result.variants {
         out.add_comparable(variant.mean);
@@ -198,7 +208,8 @@ pub fn keep(text: &str, known: &Computed) -> (String, Vec<String>) {
         }
     }
     if !removed.is_empty() {
-        kept = format!("{} [A sentence was left out: a number in it matched no computed one.]", kept.trim_end());
+        kept =
+            format!("{} [A sentence was left out: a number in it matched no computed one.]", kept.trim_end());
     }
     (kept.trim().to_owned(), removed)
 }
@@ -229,7 +240,10 @@ mod tests {
 
     #[test]
     fn numbers_in_names_are_none() {
-        let found: Vec<String> = written("In e2, v1 beat v12 (run-77) by 1.25 points, f3; 1e-3 and 5s.").into_iter().map(|f| f.1).collect();
+        let found: Vec<String> = written("In e2, v1 beat v12 (run-77) by 1.25 points, f3; 1e-3 and 5s.")
+            .into_iter()
+            .map(|f| f.1)
+            .collect();
         assert_eq!(found, ["1.25", "1e-3", "5"]);
     }
 
@@ -239,7 +253,10 @@ mod tests {
         let text = "Batch norm reached 96.4 %. It converged 23 % faster! The gain is 1.25 points.";
         let (kept, removed) = keep(text, &known);
         assert_eq!(removed, ["It converged 23 % faster!"]);
-        assert!(kept.contains("96.4 %") && kept.contains("1.25 points") && kept.contains("left out"), "{kept}");
+        assert!(
+            kept.contains("96.4 %") && kept.contains("1.25 points") && kept.contains("left out"),
+            "{kept}"
+        );
         let said = Interpretation { text: text.into(), threats: vec!["Only 42 seeds.".into()] };
         assert_eq!(unknown(&said, &known), ["23", "42"]);
     }

@@ -125,7 +125,9 @@ pub fn check(source: &str, plan: &Plan) -> Vec<Fault> {
         let imported = |text: &str| {
             let text = text.trim_start();
             text.strip_prefix("import ").or_else(|| text.strip_prefix("from ")).is_some_and(|rest| {
-                rest.trim_start().strip_prefix(module).is_some_and(|next| !next.starts_with(|c: char| c.is_alphanumeric()))
+                rest.trim_start()
+                    .strip_prefix(module)
+                    .is_some_and(|next| !next.starts_with(|c: char| c.is_alphanumeric()))
             })
         };
         if let Some(number) = code.lines().position(imported) {
@@ -133,7 +135,8 @@ pub fn check(source: &str, plan: &Plan) -> Vec<Fault> {
         }
     }
     let asks = ["variant_id", "variant"].into_iter().find_map(|word| {
-        let quoted = [format!("params[\"{word}\"]"), format!("params['{word}']"), format!("params.get(\"{word}\"")];
+        let quoted =
+            [format!("params[\"{word}\"]"), format!("params['{word}']"), format!("params.get(\"{word}\"")];
         quoted.iter().find_map(|text| source.find(text.as_str()))
     });
     if let Some(at) = asks {
@@ -142,7 +145,10 @@ pub fn check(source: &str, plan: &Plan) -> Vec<Fault> {
     for factor in &plan.factors {
         // A parameter may be read by attribute, by key or by `**ar.params`; only a name that is nowhere is a fault.
         if !source.contains(factor.param.as_str()) && !code.contains("**") {
-            faults.push(fault(format!("it never reads the factor `{}`, so its levels would do nothing", factor.param)));
+            faults.push(fault(format!(
+                "it never reads the factor `{}`, so its levels would do nothing",
+                factor.param
+            )));
         }
     }
     faults
@@ -150,9 +156,9 @@ pub fn check(source: &str, plan: &Plan) -> Vec<Fault> {
 
 fn imports_ar(line: &str) -> bool {
     let line = line.trim_start();
-    line.strip_prefix("import ").or_else(|| line.strip_prefix("from ")).is_some_and(|rest| {
-        rest.split([',', ' ']).any(|word| word == "autoresearch")
-    })
+    line.strip_prefix("import ")
+        .or_else(|| line.strip_prefix("from "))
+        .is_some_and(|rest| rest.split([',', ' ']).any(|word| word == "autoresearch"))
 }
 
 #[cfg(test)]

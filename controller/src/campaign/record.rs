@@ -247,7 +247,8 @@ impl Record {
     /// How many confirmatory experiments were registered.
     #[must_use]
     pub fn confirmatory(&self) -> u32 {
-        u32::try_from(self.experiments.iter().filter(|e| e.confirmatory.is_some()).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.experiments.iter().filter(|e| e.confirmatory.is_some()).count())
+            .unwrap_or(u32::MAX)
     }
 
     /// Whether a full run succeeded.

@@ -184,7 +184,9 @@ pub fn advice(kind: OutcomeKind) -> &'static str {
             "It neither used a processor nor printed nor logged: look for a wait that never ends, such as data loader \
              workers, a lock or input."
         }
-        K::LimitExceeded => "It passed the limit that the message names: write fewer and smaller files, start fewer processes.",
+        K::LimitExceeded => {
+            "It passed the limit that the message names: write fewer and smaller files, start fewer processes."
+        }
         K::DependencyConflict => "The packages could not be installed: use those of the image only.",
         _ => "",
     }
@@ -200,7 +202,8 @@ pub fn failure(plan: &Plan, run: &RunRecord) -> Failure {
     {
         message = format!("it ended well, but {reason}");
     }
-    let outcome_kind = if run.kind() == OutcomeKind::Succeeded { OutcomeKind::MissingMetrics } else { run.kind() };
+    let outcome_kind =
+        if run.kind() == OutcomeKind::Succeeded { OutcomeKind::MissingMetrics } else { run.kind() };
     Failure {
         variant: run.variant.clone(),
         smoke: run.purpose == Purpose::Smoke,
@@ -229,10 +232,19 @@ fn usage(run: &RunRecord) -> String {
 /// What makes two failures the same error: the outcome, the exception and the traceback's last line.
 #[must_use]
 pub fn signature(failures: &[Failure]) -> String {
-    let line = |f: &Failure| f.traceback.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("").trim().to_owned();
+    let line = |f: &Failure| {
+        f.traceback.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("").trim().to_owned()
+    };
     let mut parts: Vec<String> = failures
         .iter()
-        .map(|f| format!("{}|{}|{}", f.outcome, line(f), if f.traceback.is_empty() { f.message.as_str() } else { "" }))
+        .map(|f| {
+            format!(
+                "{}|{}|{}",
+                f.outcome,
+                line(f),
+                if f.traceback.is_empty() { f.message.as_str() } else { "" }
+            )
+        })
         .collect();
     parts.sort();
     parts.dedup();

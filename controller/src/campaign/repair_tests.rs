@@ -19,7 +19,12 @@ fn record(plan: Plan) -> ExperimentRecord {
         registered_at: String::new(),
         confirmatory: Some(0),
         seeds: vec![1, 2, 3, 4, 5],
-        revisions: vec![Revision { number: 1, digest: "d".into(), reason: "first".into(), source: "x".into() }],
+        revisions: vec![Revision {
+            number: 1,
+            digest: "d".into(),
+            reason: "first".into(),
+            source: "x".into(),
+        }],
         runs: vec![],
         looks: vec![],
         void: BTreeMap::new(),
@@ -41,7 +46,12 @@ fn run(variant: &str, seed: u64, purpose: Purpose, kind: OutcomeKind) -> RunReco
         seed,
         purpose,
         revision: 1,
-        outcome: Outcome { kind: kind.into(), message: "m".into(), traceback: "T\nValueError: x".into(), ..Outcome::default() },
+        outcome: Outcome {
+            kind: kind.into(),
+            message: "m".into(),
+            traceback: "T\nValueError: x".into(),
+            ..Outcome::default()
+        },
         usage: None,
         limits: Limits::default(),
         series: [("test_accuracy".to_owned(), vec![Logged { step: 1, value: 0.9 }])].into(),

@@ -111,10 +111,14 @@ fn reduce_words(plan: &Plan) -> String {
     match &plan.reduce {
         Reduce::Final => "the last value".into(),
         Reduce::MeanLast { count } => format!("the mean of the last {count} values"),
-        Reduce::AtBestValidation { validation_metric, .. } => format!("the value at the step where {validation_metric} was best"),
+        Reduce::AtBestValidation { validation_metric, .. } => {
+            format!("the value at the step where {validation_metric} was best")
+        }
         Reduce::Area => "the area under the curve, as a mean height".into(),
         Reduce::StepsTo { threshold, sustain, horizon } => {
-            format!("the first step from which it stays past {threshold} for {sustain} values, at most {horizon}")
+            format!(
+                "the first step from which it stays past {threshold} for {sustain} values, at most {horizon}"
+            )
         }
         Reduce::GapToBestOver { factor } => {
             format!("for each seed, the mean over {factor} of the distance to that seed's best value")
@@ -126,7 +130,9 @@ fn reduce_words(plan: &Plan) -> String {
 fn method(plan: &Plan) -> String {
     match (plan.pairing, plan.replicate.contains(&Stream::Split)) {
         (Pairing::None, _) => "independent arms, Welch–Satterthwaite t interval".into(),
-        (Pairing::Seed, true) => "paired by seed, t interval corrected for overlapping splits (Nadeau–Bengio)".into(),
+        (Pairing::Seed, true) => {
+            "paired by seed, t interval corrected for overlapping splits (Nadeau–Bengio)".into()
+        }
         (Pairing::Seed, false) => "paired by seed, t interval".into(),
     }
 }
@@ -192,7 +198,13 @@ fn experiment(record: &ExperimentRecord) -> doc::Experiment {
         smallest_effect_set_by: sentences::set_by(plan.smallest_effect.set_by).to_owned(),
         looks: looks.collect(),
         variants: variants(record),
-        contrasts: record.looks.last().into_iter().flat_map(|l| &l.contrasts).map(|c| contrast(record, c)).collect(),
+        contrasts: record
+            .looks
+            .last()
+            .into_iter()
+            .flat_map(|l| &l.contrasts)
+            .map(|c| contrast(record, c))
+            .collect(),
         curves: metrics.iter().flat_map(|name| curves_of(record, name)).collect(),
         notes,
         interpretation: record.interpretation.clone(),
@@ -228,7 +240,13 @@ fn variants(record: &ExperimentRecord) -> Vec<doc::Variant> {
         let failed = values.iter().filter(|v| v.failed).count() as u64;
         let data: Vec<stats::Observed> = values
             .iter()
-            .map(|v| if v.failed { stats::Observed::Failed } else { stats::Observed::Value(v.value.unwrap_or(0.0)) })
+            .map(|v| {
+                if v.failed {
+                    stats::Observed::Failed
+                } else {
+                    stats::Observed::Value(v.value.unwrap_or(0.0))
+                }
+            })
             .collect();
         doc::Variant {
             label: label(&variant.levels),
@@ -294,7 +312,11 @@ fn curves_of(record: &ExperimentRecord, metric: &str) -> Vec<doc::Curve> {
     curves(record, metric)
         .into_iter()
         .map(|curve| doc::Curve {
-            label: variants.iter().find(|v| v.id == curve.variant).map(|v| label(&v.levels)).unwrap_or_default(),
+            label: variants
+                .iter()
+                .find(|v| v.id == curve.variant)
+                .map(|v| label(&v.levels))
+                .unwrap_or_default(),
             metric: curve.metric,
             variant: curve.variant,
             x: curve.steps.iter().map(|s| *s as f64).collect(),
@@ -352,7 +374,9 @@ fn ledger(driver: &Driver, record: &ExperimentRecord) -> Vec<doc::LedgerLine> {
     let primary: Vec<_> = record.plan.contrasts.iter().filter(|c| c.primary).collect();
     let mut lines = Vec::new();
     for (index, look) in record.plan.looks.iter().enumerate() {
-        let Ok(error) = driver.ledger.level(experiment, primary.len(), &record.plan.looks, index) else { continue };
+        let Ok(error) = driver.ledger.level(experiment, primary.len(), &record.plan.looks, index) else {
+            continue;
+        };
         for contrast in &primary {
             lines.push(doc::LedgerLine {
                 experiment: record.id.clone(),
@@ -376,10 +400,16 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
     let unit = if driver.workers.gpus.is_empty() { "slot" } else { "GPU" };
     let mut unknown = Vec::new();
     if !spent.device_unknown.is_zero() {
-        unknown.push(format!("{} of devices were charged in full: nobody knows what was used", hours(spent.device_unknown)));
+        unknown.push(format!(
+            "{} of devices were charged in full: nobody knows what was used",
+            hours(spent.device_unknown)
+        ));
     }
     if spent.cost_unknown.0 > 0 {
-        unknown.push(format!("{} of calls were charged in full: nobody knows what they cost", spent.cost_unknown));
+        unknown.push(format!(
+            "{} of calls were charged in full: nobody knows what they cost",
+            spent.cost_unknown
+        ));
     }
     if unit == "slot" {
         unknown.push("No GPU: GPU-hours are the hours of the worker's slots.".to_owned());
@@ -396,7 +426,11 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
         device_seconds: spent.device().as_secs_f64(),
         device_unit: unit.to_owned(),
         calls: u32::try_from(calls.len()).unwrap_or(u32::MAX),
-        input_tokens: calls.iter().filter_map(|c| c.usage).map(|u| u.input + u.cache_read + u.cache_write).sum(),
+        input_tokens: calls
+            .iter()
+            .filter_map(|c| c.usage)
+            .map(|u| u.input + u.cache_read + u.cache_write)
+            .sum(),
         output_tokens: calls.iter().filter_map(|c| c.usage).map(|u| u.output).sum(),
         dollars: priced.then(|| spent.cost().dollars()),
         unknown,
@@ -408,7 +442,12 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
                 StoppedBy::Iterations,
             ),
             line("wall-clock", hours(used.awake), hours(settings.time_budget), StoppedBy::WallClock),
-            line("GPU-hours", hours(spent.device()), settings.gpu_budget.map_or_else(unlimited, hours), StoppedBy::DeviceHours),
+            line(
+                "GPU-hours",
+                hours(spent.device()),
+                settings.gpu_budget.map_or_else(unlimited, hours),
+                StoppedBy::DeviceHours,
+            ),
             line(
                 "money",
                 spent.cost().to_string(),
@@ -430,10 +469,6 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
 /// # Errors
 /// [`CampaignError::Report`] with the file at fault.
 pub(super) fn write(report: &doc::Report, folder: &Path) -> Result<ReportPaths, CampaignError> {
-    let failed = |error: kit::folder::FolderError| CampaignError::Report(error.to_string());
-    let json = serde_json::to_vec_pretty(report).map_err(|e| CampaignError::Report(e.to_string()))?;
-    let path = |name: &str| folder.join(name);
-    let paths = ReportPaths { markdown: path("report.md"), html: path("report.html"), json: path("report.json") };
-    kit::folder::replace(&paths.json, &json).map_err(failed)?;
-    Ok(paths)
+    let files = crate::report::write(report, folder).map_err(|e| CampaignError::Report(e.to_string()))?;
+    Ok(ReportPaths { markdown: files.markdown, html: files.html, json: files.json })
 }

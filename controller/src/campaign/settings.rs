@@ -105,7 +105,8 @@ impl CampaignSettings {
     /// # Errors
     /// Names the option and what is wanted.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let wrong = |option, problem: &str| Err(SettingsError::Option { option, problem: problem.to_owned() });
+        let wrong =
+            |option, problem: &str| Err(SettingsError::Option { option, problem: problem.to_owned() });
         if self.question.trim().is_empty() {
             return Err(SettingsError::EmptyQuestion);
         }
@@ -143,7 +144,8 @@ impl CampaignSettings {
         }
         if let Some(wish) = &self.smallest_effect {
             let parsed = wish.parse::<EffectWish>();
-            parsed.map_err(|e| SettingsError::Option { option: "--smallest-effect", problem: e.to_string() })?;
+            parsed
+                .map_err(|e| SettingsError::Option { option: "--smallest-effect", problem: e.to_string() })?;
         }
         Ok(())
     }

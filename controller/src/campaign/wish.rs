@@ -19,8 +19,10 @@ pub enum EffectWish {
 
 /// The text is no effect.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is no effect: write a finite number over 0, alone (in the metric's unit) or with `pt` (points) or `%` \
-         (relative), like `0.5pt`, `2%` or `0.01`")]
+#[error(
+    "`{0}` is no effect: write a finite number over 0, alone (in the metric's unit) or with `pt` (points) or `%` \
+         (relative), like `0.5pt`, `2%` or `0.01`"
+)]
 pub struct ParseEffectError(String);
 
 /// The wish cannot be applied to the metric.
@@ -30,7 +32,9 @@ pub enum ApplyEffectError {
     #[error("points are hundredths of a fraction, and the metric's unit is `{0}`")]
     NoFraction(String),
     /// Relative, and no value of the control is known from an earlier experiment.
-    #[error("a relative effect needs the metric's scale to be log, or the control's value from an earlier experiment")]
+    #[error(
+        "a relative effect needs the metric's scale to be log, or the control's value from an earlier experiment"
+    )]
     NoControl,
 }
 
@@ -79,7 +83,11 @@ impl EffectWish {
                 _ => Err(ApplyEffectError::NoControl),
             },
             (Self::Points(n), MetricScale::Raw) if metric.unit == "fraction" => Ok(n / 100.0),
-            (Self::Points(n), MetricScale::Raw) if matches!(metric.unit.as_str(), "points" | "percent" | "%") => Ok(n),
+            (Self::Points(n), MetricScale::Raw)
+                if matches!(metric.unit.as_str(), "points" | "percent" | "%") =>
+            {
+                Ok(n)
+            }
             (Self::Points(_), _) => Err(ApplyEffectError::NoFraction(metric.unit.clone())),
         }
     }

@@ -86,12 +86,14 @@ impl Config {
 
     fn figment(user: Option<&Path>) -> Figment {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
-        if let Some(user) = user {
-            figment = figment.merge(Toml::file_exact(user));
+        for file in user.into_iter().chain([Path::new(FILE)]).filter(|file| file.exists()) {
+            figment = figment.merge(Toml::file_exact(file));
         }
-        // The worker has its own prefix below ours.
-        let ours = Env::prefixed("AUTORESEARCH_").filter(|key| !key.starts_with("worker_")).lowercase(true);
-        figment.merge(Toml::file_exact(FILE)).merge(ours)
+        // The worker has its own prefix below ours; the log's filter is no setting.
+        let ours = Env::prefixed("AUTORESEARCH_")
+            .filter(|key| !key.starts_with("worker_") && key != "log")
+            .lowercase(true);
+        figment.merge(ours)
     }
 
     fn from(figment: Figment) -> Result<Self, CliError> {

@@ -77,6 +77,14 @@ impl RunHandle {
         self.published.borrow().state == State::Finished
     }
 
+    /// A watcher may have the last event a moment before it is published here: whoever comes with it waits that moment.
+    pub async fn settle(&self, longest: std::time::Duration) {
+        if self.published.borrow().state == State::Harvesting {
+            // Past it the caller hears that the run has not finished.
+            tokio::time::timeout(longest, self.wait_finished()).await.ok();
+        }
+    }
+
     /// Waits for the last event.
     pub async fn wait_finished(&self) {
         // An error means that the driver is gone, which it is only after the end.

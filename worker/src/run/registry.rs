@@ -47,7 +47,7 @@ const SPEC_BYTES_MAX: usize = 1 << 20;
 /// Runs on disk at most, finished ones included: unreleased ones are never dropped to make room.
 const RUNS_MAX: usize = 10_000;
 /// For a release that comes between the last event and its publication.
-const FINISH_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(5);
 
 /// What a registry is made with.
 #[derive(Debug)]
@@ -474,11 +474,8 @@ impl Registry {
             Err(LookupError::Forgotten(_)) => return Ok(()),
             other => other?,
         };
-        // A watcher may have the last event a moment before it is published.
-        if !run.is_finished()
-            && (*run.synced.borrow() != last_sequence
-                || tokio::time::timeout(FINISH_WAIT, run.wait_finished()).await.is_err())
-        {
+        run.settle(FINISH_WAIT).await;
+        if !run.is_finished() {
             return Err(ReleaseError::Unfinished(run_id));
         }
         let published = run.published.borrow().clone();

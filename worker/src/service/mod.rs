@@ -13,9 +13,6 @@ pub mod transfer;
 /// `WatchRun`.
 pub mod watch;
 
-#[cfg(test)]
-mod tests;
-
 use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::Stream;
@@ -34,7 +31,11 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
 
 use self::status::CallError;
-use crate::run::{RunId, registry::Registry, spec::check_label_filter};
+use crate::run::{
+    RunId,
+    registry::{FINISH_WAIT, Registry},
+    spec::check_label_filter,
+};
 
 /// The name under which health is asked for.
 pub const SERVICE_NAME: &str = "autoresearch.worker.v1.WorkerService";
@@ -222,6 +223,7 @@ impl WorkerService for Service {
         let request = request.into_inner();
         let owner = controller_id(&request.controller_id)?;
         let run = self.registry.get(run_id(&request.run_id)?, owner).map_err(CallError::from)?;
+        run.settle(FINISH_WAIT).await;
         let (artifact, path) = transfer::find_artifact(&run, &request.name, request.offset)?;
         let (out, receiver) = mpsc::channel(STREAM_BUFFER);
         kit::task::spawn("read artifact", async move {

@@ -113,10 +113,12 @@ pub fn arms(record: &ExperimentRecord, seeds: &[u64]) -> Arms {
     let mut out = Arms { order: seeds.to_vec(), ..Arms::default() };
     for cell in record.cells() {
         for variant in &cell.variants {
-            let of_seed = |seed: &u64| runs.get(&(variant.clone(), *seed)).map(|run| (*seed, taken(plan, run)));
+            let of_seed =
+                |seed: &u64| runs.get(&(variant.clone(), *seed)).map(|run| (*seed, taken(plan, run)));
             out.taken.insert(variant.clone(), seeds.iter().filter_map(of_seed).collect());
         }
-        let by_seed = seeds.iter().filter_map(|seed| Some((*seed, of_cell(plan, &out, &cell, *seed)?))).collect();
+        let by_seed =
+            seeds.iter().filter_map(|seed| Some((*seed, of_cell(plan, &out, &cell, *seed)?))).collect();
         out.cells.insert(cell.id.clone(), by_seed);
         out.variants.insert(cell.id, cell.variants);
     }
@@ -177,10 +179,15 @@ pub fn gate(record: &ExperimentRecord, arms: &Arms, weighed: &[(&str, f64)]) -> 
             let taken = arms.taken.get(variant)?;
             let memory = |taken: &Taken| {
                 let run = record.runs.iter().find(|run| run.id == taken.run);
-                run.is_some_and(|r| matches!(r.kind(), OutcomeKind::OutOfMemory | OutcomeKind::GpuOutOfMemory))
+                run.is_some_and(|r| {
+                    matches!(r.kind(), OutcomeKind::OutOfMemory | OutcomeKind::GpuOutOfMemory)
+                })
             };
             if !taken.is_empty() && taken.values().all(memory) {
-                return void(format!("{variant} does not run within its memory limit, in any of {} seeds", taken.len()));
+                return void(format!(
+                    "{variant} does not run within its memory limit, in any of {} seeds",
+                    taken.len()
+                ));
             }
             let voided = taken.values().find_map(|taken| match &taken.seen {
                 Seen::Void(reason) => Some(reason),
@@ -192,7 +199,10 @@ pub fn gate(record: &ExperimentRecord, arms: &Arms, weighed: &[(&str, f64)]) -> 
         }
         let share = arms.failure_share(cell);
         if record.plan.reduce.over().is_some() && share.runs > 0 && share.failed == share.runs {
-            let reason = format!("every one of {} runs of {cell} failed; the share of failed runs is the result", share.runs);
+            let reason = format!(
+                "every one of {} runs of {cell} failed; the share of failed runs is the result",
+                share.runs
+            );
             return void(reason);
         }
     }
@@ -212,7 +222,9 @@ fn did_nothing(record: &ExperimentRecord, arms: &Arms, weighed: &[(&str, f64)]) 
             if weight * against > 0.0 {
                 continue;
             }
-            let (Some(left), Some(right)) = (arms.variants.get(*cell), arms.variants.get(*other)) else { continue };
+            let (Some(left), Some(right)) = (arms.variants.get(*cell), arms.variants.get(*other)) else {
+                continue;
+            };
             let mut compared = 0;
             let same = left.iter().zip(right).all(|(a, b)| {
                 arms.order.iter().all(|seed| match (series(a, *seed), series(b, *seed)) {
@@ -224,7 +236,8 @@ fn did_nothing(record: &ExperimentRecord, arms: &Arms, weighed: &[(&str, f64)]) 
                 })
             });
             if same && compared >= 2 {
-                let seen = format!("{cell} and {other} logged the same values in all of {compared} pairs of runs");
+                let seen =
+                    format!("{cell} and {other} logged the same values in all of {compared} pairs of runs");
                 return Some(Gate::CheckFailed { check: "the factor does something".to_owned(), seen });
             }
         }

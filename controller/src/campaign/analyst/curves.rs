@@ -35,7 +35,8 @@ pub fn curves(record: &ExperimentRecord, metric: &str) -> Vec<Curve> {
     let mut by_variant: BTreeMap<String, Vec<Vec<Point>>> = BTreeMap::new();
     for ((variant, _), run) in record.analysed() {
         if let Some(series) = run.series.get(metric) {
-            let points = series.iter().map(|Logged { step, value }| Point { step: *step, value: *value }).collect();
+            let points =
+                series.iter().map(|Logged { step, value }| Point { step: *step, value: *value }).collect();
             by_variant.entry(variant).or_default().push(points);
         }
     }
@@ -49,7 +50,12 @@ pub fn curves(record: &ExperimentRecord, metric: &str) -> Vec<Curve> {
         if bands.len() > POINTS_MAX {
             let stride = bands.len().div_ceil(POINTS_MAX);
             let last = bands.len() - 1;
-            bands = bands.into_iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, b)| b).collect();
+            bands = bands
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| i % stride == 0 || *i == last)
+                .map(|(_, b)| b)
+                .collect();
         }
         out.push(Curve {
             metric: metric.to_owned(),

@@ -75,7 +75,9 @@ fn held_equal(record: &ExperimentRecord, arms: &Arms, notes: &mut Vec<String>) {
         let apart = if high == 0.0 { 0.0 } else { (high - low) / high.abs() };
         if apart > held.tolerance {
             let tolerance = 100.0 * held.tolerance;
-            notes.push(format!("Not at equal {name}: {low} to {high}, more than the registered {tolerance} % apart."));
+            notes.push(format!(
+                "Not at equal {name}: {low} to {high}, more than the registered {tolerance} % apart."
+            ));
         }
     }
 }
@@ -90,7 +92,10 @@ fn seeds_act(arms: &Arms, notes: &mut Vec<String>) {
             })
             .collect();
         if values.len() >= 3 && values.iter().all(|v| *v == values[0]) {
-            notes.push(format!("All {} seeds of {variant} gave the same value: the seeds may do nothing.", values.len()));
+            notes.push(format!(
+                "All {} seeds of {variant} gave the same value: the seeds may do nothing.",
+                values.len()
+            ));
         }
     }
 }
@@ -134,6 +139,9 @@ fn lost(record: &ExperimentRecord, notes: &mut Vec<String>) {
     let least = lost.iter().map(|(_, n)| *n).min().unwrap_or(0);
     if most > least + 2 {
         let each: Vec<String> = lost.iter().map(|(variant, n)| format!("{variant}: {n}")).collect();
-        notes.push(format!("Runs were lost unevenly ({}): what was lost may depend on the variant.", each.join(", ")));
+        notes.push(format!(
+            "Runs were lost unevenly ({}): what was lost may depend on the variant.",
+            each.join(", ")
+        ));
     }
 }

@@ -22,10 +22,10 @@ use super::{
 pub mod arms;
 /// Curves with bands, for the report: description, not tests.
 pub mod curves;
-/// One run to one number.
-pub mod observe;
 /// What was held equal, what was learnt: checks that the program makes by itself.
 pub mod fairness;
+/// One run to one number.
+pub mod observe;
 /// Rulings in words, in the metric's unit.
 pub mod sentences;
 
@@ -110,7 +110,10 @@ pub fn pairing(plan: &Plan) -> stats::Pairing {
     match (plan.pairing, plan.split_sizes) {
         (Pairing::None, _) => stats::Pairing::None,
         (Pairing::Seed, Some(sizes)) if plan.replicate.contains(&Stream::Split) => {
-            stats::Pairing::SeedDrawsSplit(stats::SplitSizes { train: sizes.train.into(), test: sizes.test.into() })
+            stats::Pairing::SeedDrawsSplit(stats::SplitSizes {
+                train: sizes.train.into(),
+                test: sizes.test.into(),
+            })
         }
         (Pairing::Seed, _) => stats::Pairing::Seed,
     }
@@ -163,7 +166,8 @@ pub fn analyse(record: &ExperimentRecord, ledger: &Ledger, look: u32) -> Result<
     for contrast in &plan.contrasts {
         let claim = plan.claims.iter().find(|c| c.contrast == contrast.id).cloned();
         let wants = claim.as_ref().map_or(stats::Predicts::AnyChange, |c| predicts(c.predicts));
-        let weighed: Vec<(&str, f64)> = contrast.weights.iter().map(|w| (w.cell.as_str(), w.weight)).collect();
+        let weighed: Vec<(&str, f64)> =
+            contrast.weights.iter().map(|w| (w.cell.as_str(), w.weight)).collect();
         let gate = arms::gate(record, &arms, &weighed);
         let judgement = judge(plan, &arms, &weighed, wants, error, gate);
         let plain = plain(plan, &arms, &weighed, wants, error);
@@ -287,12 +291,19 @@ fn best_set(record: &ExperimentRecord, arms: &arms::Arms, error: f64) -> Option<
     let cells = record.cells();
     let weighed: Vec<(&str, f64)> = cells.iter().map(|c| (c.id.as_str(), 1.0)).collect();
     let observed = arms.observed(&weighed, plan).ok()?;
-    let set = stats::best_set(&observed, worst(plan), better(plan.metric.better), pairing(plan), error).ok()?;
-    let kept: Vec<String> = set.kept.iter().filter_map(|i| cells.get(*i)).map(super::plan::Cell::label).collect();
+    let set =
+        stats::best_set(&observed, worst(plan), better(plan.metric.better), pairing(plan), error).ok()?;
+    let kept: Vec<String> =
+        set.kept.iter().filter_map(|i| cells.get(*i)).map(super::plan::Cell::label).collect();
     Some(if kept.len() == cells.len() {
         format!("Best set: all {} levels may be the best one.", cells.len())
     } else {
-        format!("Best set: {} of {} levels may be the best one: {}.", kept.len(), cells.len(), kept.join("; "))
+        format!(
+            "Best set: {} of {} levels may be the best one: {}.",
+            kept.len(),
+            cells.len(),
+            kept.join("; ")
+        )
     })
 }
 
@@ -308,7 +319,8 @@ fn secondary(record: &ExperimentRecord, seeds: &[u64], error: f64) -> Vec<Second
         other.plan.reduce = second.reduce.clone();
         let arms = arms::arms(&other, seeds);
         for contrast in record.plan.contrasts.iter().filter(|c| c.primary || record.confirmatory.is_none()) {
-            let weighed: Vec<(&str, f64)> = contrast.weights.iter().map(|w| (w.cell.as_str(), w.weight)).collect();
+            let weighed: Vec<(&str, f64)> =
+                contrast.weights.iter().map(|w| (w.cell.as_str(), w.weight)).collect();
             let failed = weighed.iter().any(|(cell, _)| arms.failure_share(cell).failed > 0);
             let judgement = judge(&other.plan, &arms, &weighed, stats::Predicts::AnyChange, error, None);
             let note = if failed {

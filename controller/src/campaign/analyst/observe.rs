@@ -24,7 +24,8 @@ pub enum Seen {
 /// Whether running out of time is an answer and not an accident.
 #[must_use]
 pub fn time_is_the_question(plan: &Plan) -> bool {
-    matches!(plan.reduce, Reduce::StepsTo { .. }) || plan.held_equal.iter().any(|h| h.what == Resource::WallTime)
+    matches!(plan.reduce, Reduce::StepsTo { .. })
+        || plan.held_equal.iter().any(|h| h.what == Resource::WallTime)
 }
 
 fn points(series: Option<&Vec<Logged>>) -> Vec<Point> {
@@ -39,7 +40,9 @@ pub fn number(plan: &Plan, run: &RunRecord) -> Result<f64, ReduceError> {
     let series = points(run.series.get(&plan.metric.name));
     let better = super::better(plan.metric.better);
     match &plan.reduce {
-        Reduce::Final | Reduce::GapToBestOver { .. } | Reduce::SlopeOver { .. } => stats::reduce::final_value(&series),
+        Reduce::Final | Reduce::GapToBestOver { .. } | Reduce::SlopeOver { .. } => {
+            stats::reduce::final_value(&series)
+        }
         Reduce::MeanLast { count } => stats::reduce::mean_last(&series, *count as usize),
         Reduce::AtBestValidation { validation_metric, better } => {
             let validation = points(run.series.get(validation_metric));

@@ -63,7 +63,11 @@ pub fn margin(plan: &Plan) -> String {
 /// A value of the metric itself, in words.
 #[must_use]
 pub fn quantity(value: f64, metric: &Metric) -> String {
-    if metric.unit == "fraction" { format!("{} %", number(100.0 * value)) } else { format!("{} {}", number(value), metric.unit) }
+    if metric.unit == "fraction" {
+        format!("{} %", number(100.0 * value))
+    } else {
+        format!("{} {}", number(value), metric.unit)
+    }
 }
 
 /// "−0.3 to 1.2 points".
@@ -100,7 +104,9 @@ pub fn ruling(record: &ExperimentRecord, contrast: &ContrastAnalysis) -> String 
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         return gate.sentence(&names);
     }
-    let (Some(estimate), Some(range)) = (&judgement.estimate, &judgement.interval) else { return String::new() };
+    let (Some(estimate), Some(range)) = (&judgement.estimate, &judgement.interval) else {
+        return String::new();
+    };
     let (effect, unit) = shown(estimate.theta, &plan.metric, &plan.reduce);
     let measured = format!(
         "{}: {} {unit} ({} interval {})",
@@ -120,11 +126,16 @@ pub fn ruling(record: &ExperimentRecord, contrast: &ContrastAnalysis) -> String 
         Reason::Opposite => "the opposite of what was predicted".to_owned(),
         Reason::GainRuledOut => {
             let what = if claim.predicts == Predicts::Decrease { "decrease" } else { "increase" };
-            format!("an {what} of {margin} is ruled out; the opposite is not").replace("an decrease", "a decrease")
+            format!("an {what} of {margin} is ruled out; the opposite is not")
+                .replace("an decrease", "a decrease")
         }
         Reason::RelevantChange => format!("a change of at least {margin}, where none was predicted"),
-        Reason::DiffersRelevanceOpen => format!("it differs; whether by {margin}, so that it matters, is open"),
-        Reason::ExactTestDisagrees => "the interval excludes no difference, and the exact test does not agree".to_owned(),
+        Reason::DiffersRelevanceOpen => {
+            format!("it differs; whether by {margin}, so that it matters, is open")
+        }
+        Reason::ExactTestDisagrees => {
+            "the interval excludes no difference, and the exact test does not agree".to_owned()
+        }
         Reason::Undecided => format!("compatible with {}", interval(range, plan)),
     };
     let mut text = format!("{measured}; {because}");
@@ -145,6 +156,11 @@ fn cell_names(record: &ExperimentRecord, contrast: &ContrastAnalysis) -> Vec<Str
     let registered = record.plan.contrasts.iter().find(|c| c.id == contrast.id);
     let weights = registered.into_iter().flat_map(|c| &c.weights);
     weights
-        .map(|w| cells.iter().find(|c| c.id == w.cell).map_or_else(|| w.cell.clone(), super::super::plan::Cell::label))
+        .map(|w| {
+            cells
+                .iter()
+                .find(|c| c.id == w.cell)
+                .map_or_else(|| w.cell.clone(), super::super::plan::Cell::label)
+        })
         .collect()
 }

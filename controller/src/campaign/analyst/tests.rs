@@ -20,7 +20,12 @@ fn record(plan: Plan, confirmatory: Option<u32>) -> ExperimentRecord {
         registered_at: String::new(),
         confirmatory,
         seeds: SEEDS.to_vec(),
-        revisions: vec![Revision { number: 1, digest: "d".into(), reason: "first".into(), source: "x".into() }],
+        revisions: vec![Revision {
+            number: 1,
+            digest: "d".into(),
+            reason: "first".into(),
+            source: "x".into(),
+        }],
         runs: vec![],
         looks: vec![],
         void: BTreeMap::new(),
@@ -181,7 +186,9 @@ fn trap_11_a_seeds_learning_rates_are_one_number() {
     // v1..v3 are `pre` at three rates, v4..v6 are `post`.
     for (index, seed) in SEEDS[..5].iter().enumerate() {
         let shift = 0.01 * index as f64;
-        for (variant, value) in [("v1", 1.3), ("v2", 1.0 + shift), ("v3", 1.6), ("v4", 1.3), ("v5", 1.0 - shift)] {
+        for (variant, value) in
+            [("v1", 1.3), ("v2", 1.0 + shift), ("v3", 1.6), ("v4", 1.3), ("v5", 1.0 - shift)]
+        {
             run(&mut record, variant, *seed, OutcomeKind::Succeeded, &[value]);
         }
         run(&mut record, "v6", *seed, OutcomeKind::Diverged, &[f64::INFINITY]);
@@ -240,7 +247,10 @@ fn a_run_started_again_counts_once_and_an_old_revision_never() {
     record.runs.last_mut().unwrap().revision = 2;
     let analysed = record.analysed();
     assert_eq!(analysed.len(), 5);
-    assert_eq!(observe::seen(&record.plan, analysed[&("v1".to_owned(), SEEDS[0])]), observe::Seen::Data(Observed::Value(0.7)));
+    assert_eq!(
+        observe::seen(&record.plan, analysed[&("v1".to_owned(), SEEDS[0])]),
+        observe::Seen::Data(Observed::Value(0.7))
+    );
 }
 
 #[test]
@@ -260,7 +270,11 @@ fn secondary_metrics_have_an_interval_and_no_verdict() {
         run.series.insert("test_loss".into(), vec![Logged { step: 1, value }]);
     }
     let look = analyse(&record, &ledger(), 0).unwrap();
-    assert!(look.secondary[0].estimate.is_some() && look.secondary[0].interval.is_some(), "{:?}", look.secondary);
+    assert!(
+        look.secondary[0].estimate.is_some() && look.secondary[0].interval.is_some(),
+        "{:?}",
+        look.secondary
+    );
 }
 
 #[test]
@@ -284,7 +298,11 @@ fn the_best_set_names_no_optimum_among_equals() {
     runs(&mut record, "v1", &[0.90, 0.91, 0.92, 0.93, 0.94]);
     runs(&mut record, "v2", &[0.91, 0.90, 0.93, 0.92, 0.94]);
     let look = analyse(&record, &ledger(), 0).unwrap();
-    assert!(look.notes.iter().any(|n| n == "Best set: all 2 levels may be the best one."), "{:?}", look.notes);
+    assert!(
+        look.notes.iter().any(|n| n == "Best set: all 2 levels may be the best one."),
+        "{:?}",
+        look.notes
+    );
 }
 
 #[test]

@@ -45,7 +45,11 @@ pub(super) fn contrasts(plan: &Plan, faults: &mut Faults) {
     let mut names = BTreeSet::new();
     for (index, contrast) in plan.contrasts.iter().enumerate() {
         let at = format!("contrasts[{index}]");
-        faults.unless(kit::name::check_name(&contrast.id).is_ok(), format!("{at}.id"), "a short name, like `effect`");
+        faults.unless(
+            kit::name::check_name(&contrast.id).is_ok(),
+            format!("{at}.id"),
+            "a short name, like `effect`",
+        );
         faults.unless(names.insert(&contrast.id), format!("{at}.id"), "must differ from the others");
         let label = contrast.label.chars().count();
         faults.unless((1..=200).contains(&label), format!("{at}.label"), "1 to 200 characters");
@@ -57,7 +61,11 @@ pub(super) fn contrasts(plan: &Plan, faults: &mut Faults) {
                 format!("{here}.cell"),
                 format!("`{}` is no cell; there are: {}", weight.cell, ids(&cells)),
             );
-            faults.unless(weighed.insert(&weight.cell), format!("{here}.cell"), "a cell is weighed only once");
+            faults.unless(
+                weighed.insert(&weight.cell),
+                format!("{here}.cell"),
+                "a cell is weighed only once",
+            );
             faults.unless(
                 weight.weight.is_finite() && weight.weight != 0.0,
                 format!("{here}.weight"),
@@ -75,7 +83,11 @@ pub(super) fn contrasts(plan: &Plan, faults: &mut Faults) {
             format!("their sizes must add up to 2 (4 for an interaction of at least 4 cells), and add up to {size}"),
         );
         if let (true, true, Some(control)) = (contrast.primary, needs_control(plan.kind), &plan.control) {
-            faults.unless(weighed.contains(control), &weights, format!("a primary contrast weighs the control, {control}"));
+            faults.unless(
+                weighed.contains(control),
+                &weights,
+                format!("a primary contrast weighs the control, {control}"),
+            );
         }
     }
 }
@@ -83,21 +95,37 @@ pub(super) fn contrasts(plan: &Plan, faults: &mut Faults) {
 pub(super) fn claims(plan: &Plan, faults: &mut Faults) {
     let primary: Vec<&str> = plan.contrasts.iter().filter(|c| c.primary).map(|c| c.id.as_str()).collect();
     if plan.role == Role::Exploratory {
-        faults.unless(plan.claims.is_empty(), "claims", "an exploratory experiment claims nothing: must be empty");
+        faults.unless(
+            plan.claims.is_empty(),
+            "claims",
+            "an exploratory experiment claims nothing: must be empty",
+        );
         faults.unless(primary.is_empty(), "contrasts", "an exploratory experiment has no primary contrast");
         return;
     }
-    faults.unless(!primary.is_empty(), "contrasts", "a confirmatory experiment has at least one primary contrast");
+    faults.unless(
+        !primary.is_empty(),
+        "contrasts",
+        "a confirmatory experiment has at least one primary contrast",
+    );
     let claimed: Vec<&str> = plan.claims.iter().map(|c| c.contrast.as_str()).collect();
     faults.unless(
         claimed == primary,
         "claims",
-        format!("one for each primary contrast in their order: {}; got: {}", primary.join(", "), claimed.join(", ")),
+        format!(
+            "one for each primary contrast in their order: {}; got: {}",
+            primary.join(", "),
+            claimed.join(", ")
+        ),
     );
     for (index, claim) in plan.claims.iter().enumerate() {
         for (field, text) in [("text", &claim.text), ("refuted_by", &claim.refuted_by)] {
             let length = text.trim().chars().count();
-            faults.unless((1..=600).contains(&length), format!("claims[{index}].{field}"), "1 to 600 characters");
+            faults.unless(
+                (1..=600).contains(&length),
+                format!("claims[{index}].{field}"),
+                "1 to 600 characters",
+            );
         }
     }
 }

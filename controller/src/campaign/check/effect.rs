@@ -49,7 +49,10 @@ fn cap(plan: &Plan, control: Option<f64>) -> Option<f64> {
 
 /// Whether the data set's table speaks of this number: of the metric itself, not of a slope or of steps.
 fn table(plan: &Plan, against: &Against<'_>) -> Option<f64> {
-    let direct = !matches!(plan.reduce, Reduce::StepsTo { .. } | Reduce::SlopeOver { .. } | Reduce::GapToBestOver { .. });
+    let direct = !matches!(
+        plan.reduce,
+        Reduce::StepsTo { .. } | Reduce::SlopeOver { .. } | Reduce::GapToBestOver { .. }
+    );
     let info = against.workers.data_sets.iter().find(|d| d.name == plan.data_set)?;
     let fraction = plan.metric.unit == "fraction" && plan.metric.better == Better::Higher;
     info.smallest_effect.filter(|_| direct && (fraction || plan.smallest_effect.set_by == SetBy::Table))
@@ -57,9 +60,17 @@ fn table(plan: &Plan, against: &Against<'_>) -> Option<f64> {
 
 pub(super) fn settle(plan: &mut Plan, against: &Against<'_>, faults: &mut Faults, notes: &mut Vec<String>) {
     let asked = plan.smallest_effect.value;
-    faults.unless(asked.is_finite() && asked > 0.0, "smallest_effect.value", "finite and over 0, in the metric's unit");
+    faults.unless(
+        asked.is_finite() && asked > 0.0,
+        "smallest_effect.value",
+        "finite and over 0, in the metric's unit",
+    );
     if plan.metric.scale == MetricScale::Log {
-        faults.unless(asked > 1.0, "smallest_effect.value", "a ratio over 1 where metric.scale is log, like 1.02");
+        faults.unless(
+            asked > 1.0,
+            "smallest_effect.value",
+            "a ratio over 1 where metric.scale is log, like 1.02",
+        );
     }
     if let Some(text) = &against.wishes.smallest_effect {
         match text.parse::<EffectWish>().map_err(|e| e.to_string()) {
@@ -77,7 +88,9 @@ pub(super) fn settle(plan: &mut Plan, against: &Against<'_>, faults: &mut Faults
     }
     if let Some(value) = table(plan, against) {
         if value != asked {
-            notes.push(format!("The smallest effect of interest is the data set's own, {value}, and not {asked}."));
+            notes.push(format!(
+                "The smallest effect of interest is the data set's own, {value}, and not {asked}."
+            ));
         }
         plan.smallest_effect.value = value;
         plan.smallest_effect.set_by = SetBy::Table;

@@ -59,9 +59,17 @@ pub(super) fn metric(plan: &Plan, faults: &mut Faults) {
         Better::Higher => highest,
         Better::Lower => lowest,
     };
-    faults.unless(metric.trivial != best, "metric.trivial", "is the best possible value: nothing could be learnt");
+    faults.unless(
+        metric.trivial != best,
+        "metric.trivial",
+        "is the best possible value: nothing could be learnt",
+    );
     if metric.unit == "fraction" {
-        faults.unless(lowest >= 0.0 && highest <= 1.0, "metric.unit", "a fraction has lowest 0 and highest 1");
+        faults.unless(
+            lowest >= 0.0 && highest <= 1.0,
+            "metric.unit",
+            "a fraction has lowest 0 and highest 1",
+        );
     }
     if let Some(known) = direction(&metric.name).filter(|known| *known != metric.better) {
         let way = if known == Better::Higher { "higher" } else { "lower" };
@@ -70,7 +78,11 @@ pub(super) fn metric(plan: &Plan, faults: &mut Faults) {
     if metric.scale == MetricScale::Log {
         let over_zero = metric.lowest.is_some_and(|l| l >= 0.0) && metric.trivial > 0.0;
         faults.unless(over_zero, "metric.scale", "log only where every value is over 0: set metric.lowest");
-        faults.unless(plan.failed_runs_count_as > 0.0, "failed_runs_count_as", "over 0 where metric.scale is log");
+        faults.unless(
+            plan.failed_runs_count_as > 0.0,
+            "failed_runs_count_as",
+            "over 0 where metric.scale is log",
+        );
     }
     faults.unless(
         metric.source == Source::Logged,
@@ -107,7 +119,8 @@ fn one_reduce(plan: &Plan, reduce: &Reduce, metric: &str, split: Split, at: &str
                 faults.add(&field, error.to_string());
             }
             // Best over steps on what is then reported is the maximum of noise (METHOD §6, trap 10).
-            let peeks = validation_metric == metric || validation_metric.to_ascii_lowercase().contains("test");
+            let peeks =
+                validation_metric == metric || validation_metric.to_ascii_lowercase().contains("test");
             faults.unless(
                 !(peeks && split == Split::Test),
                 field,
@@ -183,7 +196,11 @@ pub(super) fn failures(plan: &Plan, faults: &mut Faults) {
     }
     if let Some(rule) = &plan.diverged_when.worse_than_trivial {
         let at = "diverged_when.worse_than_trivial";
-        faults.unless(rule.factor.is_finite() && rule.factor > 1.0, format!("{at}.factor"), "finite and over 1");
+        faults.unless(
+            rule.factor.is_finite() && rule.factor > 1.0,
+            format!("{at}.factor"),
+            "finite and over 1",
+        );
         faults.unless((1..=10_000).contains(&rule.values), format!("{at}.values"), "1 to 10000");
     }
 }

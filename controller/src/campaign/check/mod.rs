@@ -5,7 +5,7 @@
 
 use super::{
     plan::{Kind, Pairing, Plan, Role, Stream},
-    researcher::{BudgetLeft, Fault, Workers, Wishes},
+    researcher::{BudgetLeft, Fault, Wishes, Workers},
 };
 
 mod contrasts;
@@ -91,11 +91,11 @@ pub fn check(plan: Plan, against: &Against<'_>) -> Result<Sound, Vec<Fault>> {
     let mut faults = Faults::default();
     let mut notes = Vec::new();
     let mut plan = plan;
-    if let (Some(seeds), Role::Confirmatory) = (against.wishes.seeds, plan.role) {
-        if plan.looks != [seeds] {
-            notes.push(format!("One look at {seeds} seeds, as the user asked (--seeds)."));
-            plan.looks = vec![seeds];
-        }
+    if let (Some(seeds), Role::Confirmatory) = (against.wishes.seeds, plan.role)
+        && plan.looks != [seeds]
+    {
+        notes.push(format!("One look at {seeds} seeds, as the user asked (--seeds)."));
+        plan.looks = vec![seeds];
     }
     fields::texts(&plan, &mut faults);
     params::factors(&plan, &mut faults);
@@ -150,7 +150,11 @@ fn replicate(plan: &Plan, faults: &mut Faults) {
             ),
         }
     } else {
-        faults.unless(plan.split_sizes.is_none(), "split_sizes", "must be null where the seed does not draw the split");
+        faults.unless(
+            plan.split_sizes.is_none(),
+            "split_sizes",
+            "must be null where the seed does not draw the split",
+        );
     }
 }
 

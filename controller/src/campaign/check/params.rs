@@ -53,7 +53,11 @@ pub(super) fn factors(plan: &Plan, faults: &mut Faults) {
     for (index, factor) in plan.factors.iter().enumerate() {
         let at = format!("factors[{index}]");
         name(&format!("{at}.param"), &factor.param, faults);
-        faults.unless(names.insert(&factor.param), format!("{at}.param"), "a parameter is a factor only once");
+        faults.unless(
+            names.insert(&factor.param),
+            format!("{at}.param"),
+            "a parameter is a factor only once",
+        );
         let levels = format!("{at}.levels");
         faults.unless((2..=12).contains(&factor.levels.len()), &levels, "2 to 12 levels");
         for (number, level) in factor.levels.iter().enumerate() {
@@ -132,7 +136,8 @@ pub(super) fn adjusted(plan: &Plan, faults: &mut Faults) {
         let Some(factor) = plan.factors.iter().find(|f| f.param == *by) else { continue };
         for level in &factor.levels {
             let given = plan.adjusted_params.iter();
-            let given = given.filter(|a| a.when.name == *by && a.when.value == *level && a.set.name == *set).count();
+            let given =
+                given.filter(|a| a.when.name == *by && a.when.value == *level && a.set.name == *set).count();
             faults.unless(
                 given == 1,
                 "adjusted_params",

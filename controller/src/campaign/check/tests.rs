@@ -124,8 +124,10 @@ fn trap_6_no_arm_alone_is_tuned() {
         p.adjusted_params = vec![tuned(true, 0.1), tuned(true, 0.2), tuned(false, 0.1)];
     });
     faulty("adjusted_params[0].when.name", ablation(), |p| {
-        p.adjusted_params =
-            vec![Adjustment { when: param("width", Scalar::Integer(64)), set: param("lr", Scalar::Number(0.1)) }];
+        p.adjusted_params = vec![Adjustment {
+            when: param("width", Scalar::Integer(64)),
+            set: param("lr", Scalar::Number(0.1)),
+        }];
     });
     faulty("adjusted_params[0].set.name", ablation(), |p| {
         let set = param("width", Scalar::Integer(32));
@@ -208,7 +210,8 @@ fn the_metric_is_finite_and_in_its_range() {
 
 #[test]
 fn trap_10_the_best_step_is_not_chosen_on_the_test() {
-    let at_best = |by: &str| Reduce::AtBestValidation { validation_metric: by.into(), better: Better::Higher };
+    let at_best =
+        |by: &str| Reduce::AtBestValidation { validation_metric: by.into(), better: Better::Higher };
     let field = "reduce.validation_metric";
     faulty(field, ablation(), |p| p.reduce = at_best("test_accuracy"));
     faulty(field, ablation(), |p| p.reduce = at_best("test_acc_5"));
@@ -304,8 +307,12 @@ fn a_failed_run_counts_as_a_registered_value() {
     worst.failed_runs_count_as = 0.0;
     assert!(Scene::new().check(worst).is_ok());
     let rule = |factor, values| Some(WorseThanTrivial { factor, values });
-    faulty("diverged_when.worse_than_trivial.factor", ablation(), |p| p.diverged_when.worse_than_trivial = rule(1.0, 3));
-    faulty("diverged_when.worse_than_trivial.values", ablation(), |p| p.diverged_when.worse_than_trivial = rule(2.0, 0));
+    faulty("diverged_when.worse_than_trivial.factor", ablation(), |p| {
+        p.diverged_when.worse_than_trivial = rule(1.0, 3)
+    });
+    faulty("diverged_when.worse_than_trivial.values", ablation(), |p| {
+        p.diverged_when.worse_than_trivial = rule(2.0, 0)
+    });
     faulty("diverged_when.metrics[0]", ablation(), |p| p.diverged_when.metrics = vec![String::new()]);
 }
 

@@ -56,7 +56,10 @@ impl Driver {
             let why = if abandoned {
                 let last = broken.unwrap_or_else(|| "no program ran".to_owned());
                 let repairs = self.settings.repairs;
-                format!("its program was not mended in {repairs} repairs; the last failure: {}", kit::text::one_line(&last, 400))
+                format!(
+                    "its program was not mended in {repairs} repairs; the last failure: {}",
+                    kit::text::one_line(&last, 400)
+                )
             } else {
                 "the campaign ended before its first look".to_owned()
             };
@@ -143,7 +146,9 @@ impl Driver {
             }
             let problem = |number: &String| Fault {
                 field: "text".to_owned(),
-                problem: format!("{number} matches no computed number: use only numbers that were given, or leave it out"),
+                problem: format!(
+                    "{number} matches no computed number: use only numbers that were given, or leave it out"
+                ),
             };
             context.faults = wrong.iter().map(problem).collect();
         }
@@ -177,7 +182,7 @@ impl Driver {
         self.answer.clone_from(&report.answer.text);
         let folder = self.deps.journal.campaign_folder(self.id);
         let paths = reporter::write(&report, &folder)?;
-        self.report_path = Some(paths.json.clone());
+        self.report_path = Some(paths.html.clone());
         self.deps.journal.set_answer(self.id, &report.answer.text).await?;
         self.deps.journal.set_report_paths(self.id, paths).await?;
         let mut reason = stopped.words().to_owned();

@@ -50,7 +50,8 @@ impl Driver {
         let signature = signature(&self.broken);
         let same_again = self.signatures.contains(&signature);
         self.signatures.push(signature);
-        let program = self.record.open().and_then(|e| e.revision()).map(|r| r.source.clone()).unwrap_or_default();
+        let program =
+            self.record.open().and_then(|e| e.revision()).map(|r| r.source.clone()).unwrap_or_default();
         let context = RepairContext {
             code,
             program,
@@ -81,7 +82,9 @@ impl Driver {
         let Some(source) = self.written.take() else { return Ok(nothing_open()) };
         let number = self.experiment_number();
         let reason = match self.broken.first() {
-            Some(f) => kit::text::one_line(&format!("mends {} in {}: {}", f.outcome, f.variant, f.message), 300),
+            Some(f) => {
+                kit::text::one_line(&format!("mends {} in {}: {}", f.outcome, f.variant, f.message), 300)
+            }
             None => "first".to_owned(),
         };
         let Some(open) = self.record.open_mut() else { return Ok(nothing_open()) };

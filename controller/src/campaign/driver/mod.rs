@@ -98,8 +98,14 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(deps: Deps, id: CampaignId, settings: CampaignSettings, cancel: CancellationToken) -> Self {
-        let bounds = Bounds { iterations: settings.max_iterations, plans: REPLIES, repairs: settings.repairs };
+    pub(super) fn new(
+        deps: Deps,
+        id: CampaignId,
+        settings: CampaignSettings,
+        cancel: CancellationToken,
+    ) -> Self {
+        let bounds =
+            Bounds { iterations: settings.max_iterations, plans: REPLIES, repairs: settings.repairs };
         let confirmatory = CONFIRMATORY.min(settings.max_iterations).max(1);
         Self {
             id,
@@ -239,7 +245,10 @@ impl Driver {
                     self.budget.dollars = limits.cost.map(crate::journal::MicroUsd::dollars);
                     self.budget.failures = limits.max_failures.unwrap_or(self.budget.failures);
                 }
-                other => tracing::warn!(command = other, "a command that this version does not know was passed over"),
+                other => tracing::warn!(
+                    command = other,
+                    "a command that this version does not know was passed over"
+                ),
             }
         }
         Ok(stop)

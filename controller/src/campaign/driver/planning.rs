@@ -37,7 +37,8 @@ impl Driver {
         let stop = CancellationToken::new();
         let fleet = std::sync::Arc::clone(&self.deps.fleet);
         let (sender, steps) = mpsc::channel(IMAGE_STEPS);
-        let (image, watchers, token) = (self.settings.image.clone(), self.deps.progress.clone(), stop.clone());
+        let (image, watchers, token) =
+            (self.settings.image.clone(), self.deps.progress.clone(), stop.clone());
         let work = async {
             let prepare = fleet.prepare_image(&image, sender, &token);
             tokio::join!(prepare, show(steps, watchers)).0
@@ -67,7 +68,12 @@ impl Driver {
             let machine = view.info.machine.clone().unwrap_or_default();
             let gpus: Vec<String> = machine.gpus.iter().map(|gpu| gpu.name.clone()).collect();
             let gpus = if gpus.is_empty() { "no GPU".to_owned() } else { gpus.join(", ") };
-            let what = format!("{} CPUs ({}), {gpus}, {} slots", machine.cpus, machine.cpu_model, view.info.slots.len());
+            let what = format!(
+                "{} CPUs ({}), {gpus}, {} slots",
+                machine.cpus,
+                machine.cpu_model,
+                view.info.slots.len()
+            );
             facts.push((format!("worker {}", view.worker_id.chars().take(8).collect::<String>()), what));
         }
         let body = json!({"image": image, "image_id": prepared.image_id, "packages": prepared.packages});
@@ -119,7 +125,8 @@ impl Driver {
             Err(faults) => {
                 let body = json!({"plan": plan, "faults": faults});
                 self.deps.journal.append_step(self.id, "plan_refused", &body).await?;
-                let told: Vec<String> = faults.iter().take(3).map(|f| format!("{}: {}", f.field, f.problem)).collect();
+                let told: Vec<String> =
+                    faults.iter().take(3).map(|f| format!("{}: {}", f.field, f.problem)).collect();
                 self.say(format!("The plan was sent back: {}", told.join("; ")));
                 self.record.stop_reason = told.join("; ");
                 self.faults = faults;

@@ -24,7 +24,11 @@ use super::{
 const RAISE: u32 = 3;
 
 impl Driver {
-    fn jobs(&self, what: &[(Vec<super::super::plan::Variant>, u64)], purpose: Purpose) -> Option<(Batch, Vec<Job>)> {
+    fn jobs(
+        &self,
+        what: &[(Vec<super::super::plan::Variant>, u64)],
+        purpose: Purpose,
+    ) -> Option<(Batch, Vec<Job>)> {
         let open = self.record.open()?;
         let program = self.program.as_ref()?;
         let revision = open.revision()?;
@@ -44,7 +48,11 @@ impl Driver {
         let jobs = what
             .iter()
             .flat_map(|(variants, seed)| variants.iter().map(move |variant| (variant, *seed)))
-            .map(|(variant, seed)| Job { variant: variant.clone(), seed, spec: spec(&common, variant, seed, purpose) })
+            .map(|(variant, seed)| Job {
+                variant: variant.clone(),
+                seed,
+                spec: spec(&common, variant, seed, purpose),
+            })
             .collect();
         let batch = Batch {
             campaign: self.id,
@@ -93,7 +101,8 @@ impl Driver {
             Wanted::Nothing => {
                 // A run that was lost as often as it is started again says nothing about the program.
                 let last = |variant: &str| open.runs.iter().rev().find(|r| r.variant == variant);
-                let lost = |kind| matches!(kind, OutcomeKind::Lost | OutcomeKind::Cancelled | OutcomeKind::Rejected);
+                let lost =
+                    |kind| matches!(kind, OutcomeKind::Lost | OutcomeKind::Cancelled | OutcomeKind::Rejected);
                 let variants = open.variants();
                 let gone = variants.iter().filter_map(|v| last(&v.id)).find(|run| lost(run.kind()));
                 match gone.map(|run| run.outcome.message.clone()) {
@@ -116,9 +125,9 @@ impl Driver {
         let planned = open.plan.looks.get(look as usize).copied().unwrap_or(0) as usize;
         let there = open.analysed();
         let settled = |variant: &str, seed: u64| {
-            there.get(&(variant.to_owned(), seed)).is_some_and(|run| {
-                !matches!(run.kind(), OutcomeKind::Cancelled | OutcomeKind::Unspecified)
-            })
+            there
+                .get(&(variant.to_owned(), seed))
+                .is_some_and(|run| !matches!(run.kind(), OutcomeKind::Cancelled | OutcomeKind::Unspecified))
         };
         let variants = open.variants();
         let what: Vec<_> = open
@@ -126,7 +135,8 @@ impl Driver {
             .iter()
             .take(planned)
             .map(|seed| {
-                let missing = shuffled(&variants, *seed).into_iter().filter(|v| !settled(&v.id, *seed)).collect();
+                let missing =
+                    shuffled(&variants, *seed).into_iter().filter(|v| !settled(&v.id, *seed)).collect();
                 (missing, *seed)
             })
             .collect();
@@ -154,13 +164,16 @@ impl Driver {
         let Some(open) = self.record.open_mut() else { return Ok(nothing_open()) };
         let Some(mut revision) = open.revision().cloned() else { return Ok(nothing_open()) };
         revision.number += 1;
-        revision.reason = format!("the same program: the time limit was raised from {before} s to {raised} s for all");
+        revision.reason =
+            format!("the same program: the time limit was raised from {before} s to {raised} s for all");
         let text = format!("{}: {}", open.id, revision.reason);
         open.amendments.push(text.clone());
         open.revisions.push(revision.clone());
         let digest = kit::digest::Digest::of(revision.source.as_bytes());
         let journal = &self.deps.journal;
-        journal.add_revision(self.id, number, revision.number, digest, &revision.source, &revision.reason).await?;
+        journal
+            .add_revision(self.id, number, revision.number, digest, &revision.source, &revision.reason)
+            .await?;
         let body = serde_json::json!({"from_seconds": before, "to_seconds": raised});
         journal.append_step(self.id, "limit_raised", &body).await?;
         self.say(text);

@@ -365,7 +365,8 @@ impl Executor {
             }
             let path = self.journal.log_path(campaign, id, stream);
             let from = length.saturating_sub(TAIL_BYTES);
-            let read = kit::task::blocking("read a run's last output", move || tail(&path, from, length)).await;
+            let read =
+                kit::task::blocking("read a run's last output", move || tail(&path, from, length)).await;
             match read {
                 Some(Ok(bytes)) => {
                     let tail = kit::text::printable(&String::from_utf8_lossy(&bytes));

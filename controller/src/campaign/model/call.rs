@@ -39,7 +39,10 @@ fn tokens(usages: &[Usage]) -> TokenUsage {
         input: sum(|u| u.input_uncached),
         output: sum(|u| u.output_total),
         cache_read: sum(|u| u.cache_read),
-        cache_write: usages.iter().filter_map(|u| Some(u.cache_write_5m? + u.cache_write_1h.unwrap_or(0))).sum(),
+        cache_write: usages
+            .iter()
+            .filter_map(|u| Some(u.cache_write_5m? + u.cache_write_1h.unwrap_or(0)))
+            .sum(),
     }
 }
 
@@ -68,14 +71,17 @@ impl ModelResearcher {
             "schema": schema,
             "max_output_tokens": request.max_output_tokens,
         });
-        let stored = self.journal.find_reply(self.campaign, request_digest(&asked)).await.map_err(journalled)?;
+        let stored =
+            self.journal.find_reply(self.campaign, request_digest(&asked)).await.map_err(journalled)?;
         if let Some(stored) = stored {
             return Ok(answer_of(&stored.reply));
         }
         // An answer that is cut off is asked for once more with twice as many tokens: both are set aside.
         let prompt = request.prompt_tokens_at_most();
         let output = u64::from(request.max_output_tokens);
-        let most = |price: &crate::llm::price::Price| price.most(prompt, output).0 + price.most(prompt, 2 * output).0;
+        let most = |price: &crate::llm::price::Price| {
+            price.most(prompt, output).0 + price.most(prompt, 2 * output).0
+        };
         let reserve = MicroUsd(self.price.as_ref().map_or(0, most));
         let new = NewCall {
             purpose: purpose.to_owned(),

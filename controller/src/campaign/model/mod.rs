@@ -18,8 +18,8 @@ use crate::{
 use super::{
     plan::Plan,
     researcher::{
-        CodeContext, DecideContext, Decision, InterpretContext, Interpretation, PlanContext, Planned, Program,
-        RepairContext, ResearchError, Researcher,
+        CodeContext, DecideContext, Decision, InterpretContext, Interpretation, PlanContext, Planned,
+        Program, RepairContext, ResearchError, Researcher,
     },
     settings::REPLIES,
 };
@@ -53,6 +53,25 @@ pub struct ModelResearcher {
     prompts: Environment<'static>,
     system: String,
 }
+
+/// An answer that has its shape and may still contradict itself.
+trait Answer: DeserializeOwned + JsonSchema {
+    /// The field at fault and what is wrong, to be sent back.
+    fn fault(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+impl Answer for PlanReply {
+    fn fault(&self) -> Option<&'static str> {
+        let missing = self.reply == PlanKind::Experiment && self.plan.is_none();
+        missing.then_some("at `plan`: `reply` is \"experiment\", so the plan must be there")
+    }
+}
+
+impl Answer for ProgramReply {}
+impl Answer for Interpretation {}
+impl Answer for DecideReply {}
 
 /// What a planner answers.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -138,15 +157,17 @@ impl ModelResearcher {
     }
 
     /// Asks until an answer has the shape, at most so often as the loop allows.
-    async fn ask<T: DeserializeOwned + JsonSchema>(
+    async fn ask<T: Answer>(
         &self,
         purpose: &'static str,
         context: &(impl Serialize + Sync),
         cancel: &CancellationToken,
     ) -> Result<T, ResearchError> {
         let template = format!("{purpose}.j2");
-        let text = self.prompts.get_template(&template).and_then(|t| t.render(minijinja::value::Serde(context)));
-        let text = text.map_err(|e| ResearchError::Provider { purpose, detail: format!("{template}: {e:#}") })?;
+        let text =
+            self.prompts.get_template(&template).and_then(|t| t.render(minijinja::value::Serde(context)));
+        let text =
+            text.map_err(|e| ResearchError::Provider { purpose, detail: format!("{template}: {e:#}") })?;
         let mut request = Request {
             purpose: purpose.to_owned(),
             system: self.system.clone(),
@@ -158,8 +179,12 @@ impl ModelResearcher {
         for _ in 0..REPLIES {
             let answer = self.call(purpose, &request, cancel).await?;
             let (text, problem) = match answer {
-                call::Answer::Value { value, text } => match serde_path_to_error::deserialize::<_, T>(&value) {
-                    Ok(parsed) => return Ok(parsed),
+                call::Answer::Value { value, text } => match serde_path_to_error::deserialize::<_, T>(&value)
+                {
+                    Ok(parsed) => match parsed.fault() {
+                        None => return Ok(parsed),
+                        Some(fault) => (text, fault.to_owned()),
+                    },
                     Err(error) => (text, format!("at `{}`: {}", error.path(), error.inner())),
                 },
                 call::Answer::Misshapen { text, problem } => (text, problem),
@@ -192,7 +217,11 @@ impl Researcher for ModelResearcher {
         Ok(())
     }
 
-    async fn plan(&self, context: &PlanContext, cancel: &CancellationToken) -> Result<Planned, ResearchError> {
+    async fn plan(
+        &self,
+        context: &PlanContext,
+        cancel: &CancellationToken,
+    ) -> Result<Planned, ResearchError> {
         let reply: PlanReply = self.ask("plan", context, cancel).await?;
         match (reply.reply, reply.plan) {
             (PlanKind::Experiment, Some(plan)) => Ok(Planned::Experiment(Box::new(plan))),
@@ -205,12 +234,20 @@ impl Researcher for ModelResearcher {
         }
     }
 
-    async fn code(&self, context: &CodeContext, cancel: &CancellationToken) -> Result<Program, ResearchError> {
+    async fn code(
+        &self,
+        context: &CodeContext,
+        cancel: &CancellationToken,
+    ) -> Result<Program, ResearchError> {
         let reply: ProgramReply = self.ask("code", context, cancel).await?;
         Ok(Program { source: reply.program })
     }
 
-    async fn repair(&self, context: &RepairContext, cancel: &CancellationToken) -> Result<Program, ResearchError> {
+    async fn repair(
+        &self,
+        context: &RepairContext,
+        cancel: &CancellationToken,
+    ) -> Result<Program, ResearchError> {
         let reply: ProgramReply = self.ask("repair", context, cancel).await?;
         Ok(Program { source: reply.program })
     }
@@ -223,7 +260,11 @@ impl Researcher for ModelResearcher {
         self.ask("interpret", context, cancel).await
     }
 
-    async fn decide(&self, context: &DecideContext, cancel: &CancellationToken) -> Result<Decision, ResearchError> {
+    async fn decide(
+        &self,
+        context: &DecideContext,
+        cancel: &CancellationToken,
+    ) -> Result<Decision, ResearchError> {
         let DecideReply { decision, reason } = self.ask("decide", context, cancel).await?;
         Ok(match decision {
             DecideKind::Continue => Decision::Continue { reason },

@@ -10,8 +10,14 @@ use crate::{
 };
 
 use super::{
-    fixtures::ablation, lab::DataSet, machine::StoppedBy, progress::Watchers, researcher::Researcher, run::{CampaignEnd, run_campaign},
-    settings::CampaignSettings, *,
+    fixtures::ablation,
+    lab::DataSet,
+    machine::StoppedBy,
+    progress::Watchers,
+    researcher::Researcher,
+    run::{CampaignEnd, run_campaign},
+    settings::CampaignSettings,
+    *,
 };
 
 mod lab;
@@ -62,7 +68,8 @@ impl Scene {
 
     async fn run(&self) -> (CampaignEnd, Report) {
         let end = run_campaign(self.deps(), CampaignId::new(), self.settings.clone(), self.cancel.clone());
-        let end = tokio::time::timeout(Duration::from_secs(60), end).await.expect("it ends").expect("it reports");
+        let end =
+            tokio::time::timeout(Duration::from_secs(60), end).await.expect("it ends").expect("it reports");
         let report = self.report(&end);
         (end, report)
     }
@@ -90,7 +97,8 @@ async fn two_iterations_the_second_following_from_the_first() {
     let spent: f64 = report.ledger.iter().map(|line| line.error).sum();
     assert!(spent <= 0.05 + 1e-12 && spent > 0.0, "{spent}");
     // New seeds for the confirmatory one, and every run listed.
-    let seeds = |n: usize| report.experiments[n].variants[0].values.iter().map(|v| v.seed).collect::<Vec<_>>();
+    let seeds =
+        |n: usize| report.experiments[n].variants[0].values.iter().map(|v| v.seed).collect::<Vec<_>>();
     assert!(seeds(0).iter().all(|seed| !seeds(1).contains(seed)));
     assert_eq!(report.runs.len(), scene.lab.started.load(std::sync::atomic::Ordering::SeqCst));
     assert!(scene.root().join("campaigns").join(end.id.to_string()).join("report.json").exists());
@@ -181,7 +189,8 @@ async fn an_unsound_plan_goes_back_with_the_field_and_is_bounded() {
     assert_eq!(end.stopped_by, StoppedBy::Answered);
     assert_eq!(scene.researcher.told_plans.lock().unwrap()[1].faults[0].field, "data_set");
 
-    let scene = Scene::new(Scripted { plans: std::sync::Mutex::new(vec![bad; 9].into()), ..Scripted::default() });
+    let scene =
+        Scene::new(Scripted { plans: std::sync::Mutex::new(vec![bad; 9].into()), ..Scripted::default() });
     let (end, report) = scene.run().await;
     assert_eq!(end.stopped_by, StoppedBy::NoSoundPlan);
     assert!(report.answer.text.contains("data_set"), "{}", report.answer.text);
@@ -297,7 +306,12 @@ async fn a_lost_run_is_started_again_for_the_same_seed() {
     assert_eq!(end.stopped_by, StoppedBy::Answered);
     let lost: Vec<_> = report.runs.iter().filter(|r| r.outcome == "lost").collect();
     assert_eq!(lost.len(), 1);
-    assert!(report.runs.iter().any(|r| r.variant == lost[0].variant && r.seed == lost[0].seed && r.outcome == "succeeded"));
+    assert!(
+        report
+            .runs
+            .iter()
+            .any(|r| r.variant == lost[0].variant && r.seed == lost[0].seed && r.outcome == "succeeded")
+    );
     assert!(scene.researcher.told_repairs.lock().unwrap().is_empty(), "it costs no repair");
 }
 
@@ -318,7 +332,8 @@ async fn a_rejected_run_and_a_broken_image_end_with_a_report() {
 async fn what_cannot_be_answered_leaves_nothing() {
     let mut scene = Scene::new(Scripted::one(&[]));
     scene.settings.question = "What is the meaning of life?".into();
-    let error = run_campaign(scene.deps(), CampaignId::new(), scene.settings.clone(), scene.cancel.clone()).await;
+    let error =
+        run_campaign(scene.deps(), CampaignId::new(), scene.settings.clone(), scene.cancel.clone()).await;
     assert!(error.unwrap_err().is_usage());
     assert!(scene.journal.list_campaigns(true).await.unwrap().is_empty());
     let campaigns = std::fs::read_dir(scene.root().join("campaigns"));
@@ -360,7 +375,9 @@ async fn the_rules_run_through_the_whole_loop_and_their_plans_are_sound() {
                 bytes: bytes::Bytes::from_static(set.files[0].1),
             })
             .collect();
-        let end = run_campaign(deps, CampaignId::new(), scene.settings.clone(), scene.cancel.clone()).await.unwrap();
+        let end = run_campaign(deps, CampaignId::new(), scene.settings.clone(), scene.cancel.clone())
+            .await
+            .unwrap();
         let report = scene.report(&end);
         assert_ne!(end.stopped_by, StoppedBy::NoSoundPlan, "{question}: {}", end.answer);
         assert!(report.experiments.len() >= 2, "{question}: {}", end.answer);

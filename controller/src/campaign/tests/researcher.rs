@@ -74,7 +74,11 @@ impl Researcher for Scripted {
         Ok(())
     }
 
-    async fn plan(&self, context: &PlanContext, cancel: &CancellationToken) -> Result<Planned, ResearchError> {
+    async fn plan(
+        &self,
+        context: &PlanContext,
+        cancel: &CancellationToken,
+    ) -> Result<Planned, ResearchError> {
         self.told_plans.lock().unwrap().push(context.clone());
         if self.hang {
             cancel.cancelled().await;
@@ -95,13 +99,21 @@ impl Researcher for Scripted {
         Ok(self.next_program())
     }
 
-    async fn interpret(&self, context: &InterpretContext, _: &CancellationToken) -> Result<Interpretation, ResearchError> {
+    async fn interpret(
+        &self,
+        context: &InterpretContext,
+        _: &CancellationToken,
+    ) -> Result<Interpretation, ResearchError> {
         self.told_readings.lock().unwrap().push(context.clone());
         let text = self.texts.lock().unwrap().pop_front().unwrap_or_else(|| "It helps.".into());
         Ok(Interpretation { text, threats: vec![] })
     }
 
-    async fn decide(&self, context: &DecideContext, _: &CancellationToken) -> Result<Decision, ResearchError> {
+    async fn decide(
+        &self,
+        context: &DecideContext,
+        _: &CancellationToken,
+    ) -> Result<Decision, ResearchError> {
         let reason = "as scripted".to_owned();
         Ok(if self.stop_after.is_some_and(|n| context.state.iteration >= n) {
             Decision::Stop { reason }
