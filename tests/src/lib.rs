@@ -8,6 +8,9 @@ pub mod home;
 /// What of ours is on this machine: containers, mounts, loop devices, processes.
 pub mod leftovers;
 
+/// A scripted language model behind a real HTTP server.
+pub mod vendor;
+
 pub use home::{Home, Ran};
 
 /// Asks again until there is an answer; after `longest` the test fails with what was last seen.

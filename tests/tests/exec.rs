@@ -1,0 +1,468 @@
+//! `autoresearch exec`: a program's end is told whole and told truly, its limits hold, and what it must not reach is not
+//! there. Everything over the real binary, the real engine and the `lite` image.
+
+use std::{fs, path::Path};
+
+use e2e::Home;
+use kit::digest::Digest;
+use serde_json::Value;
+
+/// Worker and sandbox may add so much to a limit and its grace before the last process is gone.
+const SLACK_MS: u64 = 2_000;
+const GRACE_MS: u64 = 5_000;
+
+#[track_caller]
+fn expect(told: &(i32, Value), code: i32, outcome: &str) {
+    assert_eq!((told.0, told.1["outcome"].as_str()), (code, Some(outcome)), "{:#}", told.1);
+}
+
+#[track_caller]
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no text `{key}` in {value:#}"))
+}
+
+const WHOLE: &str = r#"
+import autoresearch as ar
+import sys
+for step in range(10):
+    ar.log(step=step, loss=1.0 / (step + 1), lr=ar.params["lr"])
+print("out")
+print("err", file=sys.stderr)
+open("model.bin", "wb").write(bytes(range(256)))
+ar.save("model.bin")
+"#;
+
+#[test]
+fn a_program_that_succeeds_is_told_whole() {
+    let home = Home::new();
+    let flags = ["--memory", "256MiB", "--time-limit", "20s", "--params", r#"{"lr":0.1}"#, "--seed", "3"];
+    let told = home.exec(WHOLE, &flags);
+    expect(&told, 0, "succeeded");
+    let json = &told.1;
+    let run = text(json, "run_id");
+    assert_eq!(uuid::Uuid::parse_str(run).map(|id| id.get_version_num()), Ok(7), "{run}");
+    assert_eq!(json["exit_code"], 0);
+    assert!(json["usage"]["wall_ms"].as_u64().is_some_and(|ms| (1..20_000).contains(&ms)), "{json:#}");
+    let peak = json["usage"]["memory_peak_bytes"].as_u64().expect("a peak");
+    assert!((1 << 20..=256 << 20).contains(&peak), "a Python process needs more than {peak} bytes");
+    assert_eq!(json["metrics"], serde_json::json!({ "loss": 0.1, "lr": 0.1 }));
+    assert_eq!((text(json, "stdout"), text(json, "stderr")), ("out\n", "err\n"));
+
+    let artifacts = json["artifacts"].as_array().expect("a list");
+    let [artifact] = artifacts.as_slice() else { panic!("one artifact is wanted: {artifacts:?}") };
+    let bytes: Vec<u8> = (0..=255).collect();
+    assert_eq!((text(artifact, "name"), artifact["size_bytes"].as_u64()), ("model.bin", Some(256)));
+    assert_eq!(text(artifact, "digest"), Digest::of(&bytes).to_string());
+    let path = Path::new(text(artifact, "path"));
+    assert!(path.is_absolute() && path.starts_with(home.data_dir()), "{}", path.display());
+    assert_eq!(fs::read(path).expect("the artifact's file"), bytes);
+
+    logs_list_and_show_agree(&home, run);
+}
+
+/// What `exec` left in the journal is what the other commands say of it.
+fn logs_list_and_show_agree(home: &Home, run: &str) {
+    let logs = home.run(&["logs", run]).expect(0);
+    assert!(logs.stdout.contains("out\n") && logs.stdout.contains("err\n"), "{logs:?}");
+    let metrics = home.run(&["logs", run, "--stream", "metrics"]).expect(0);
+    assert_eq!(metrics.stdout.lines().count(), 10, "{metrics:?}");
+
+    let hidden = home.run(&["list", "--output", "json"]).expect(0);
+    assert_eq!(hidden.stdout, "", "`list` hides what `exec` made");
+    let campaign = home.run(&["list", "--all", "--output", "json"]).expect(0).json();
+    assert_eq!((text(&campaign, "kind"), text(&campaign, "state")), ("exec", "finished"));
+    assert!(text(&campaign, "question").ends_with("program.py"), "{campaign}");
+    let shown = home.run(&["show", text(&campaign, "id"), "--output", "json"]).expect(0).json();
+    let runs = shown["run_list"].as_array().expect("runs");
+    assert_eq!(runs.len(), 1, "{shown:#}");
+    assert_eq!(
+        (text(&runs[0], "id"), text(&runs[0], "outcome"), runs[0]["seed"].as_u64()),
+        (run, "succeeded", Some(3))
+    );
+
+    let text_form = home.run(&["show", text(&campaign, "id")]).expect(0);
+    assert!(text_form.stdout.contains(run) && text_form.stdout.contains("succeeded"), "{text_form:?}");
+}
+
+#[test]
+fn each_way_for_a_program_to_fail_by_itself_is_told_by_its_evidence() {
+    let home = Home::new();
+    let raised = home.exec("def f():\n    raise ValueError('shapes do not fit')\nf()\n", &[]);
+    expect(&raised, 1, "failed");
+    assert_eq!(raised.1["exit_code"], 1);
+    assert_eq!(text(&raised.1["exception"], "class"), "ValueError", "{:#}", raised.1);
+    assert!(text(&raised.1, "stderr").contains("line 2, in f"), "{:#}", raised.1);
+
+    // 137 is what an engine says of a kill; from a program it is a number like any other.
+    let exited = home.exec("import sys\nsys.exit(137)\n", &[]);
+    expect(&exited, 1, "failed");
+    assert_eq!((exited.1["exit_code"].as_i64(), exited.1["signal"].as_i64().unwrap_or(0)), (Some(137), 0));
+
+    let killed = home.exec("import os\nos.kill(os.getpid(), 9)\n", &[]);
+    expect(&killed, 1, "failed");
+    assert_eq!(killed.1["signal"], 9, "{:#}", killed.1);
+
+    let syntax = home.exec("if True\n    pass\n", &[]);
+    expect(&syntax, 1, "failed");
+    assert_eq!(text(&syntax.1["exception"], "class"), "SyntaxError", "{:#}", syntax.1);
+}
+
+#[test]
+fn a_program_that_passes_its_memory_is_out_of_memory() {
+    let home = Home::new();
+    let told =
+        home.exec("held = []\nwhile True:\n    held.append(bytes(1 << 20))\n", &["--memory", "128MiB"]);
+    expect(&told, 1, "out_of_memory");
+    let peak = told.1["usage"]["memory_peak_bytes"].as_u64().expect("a peak");
+    assert!((100 << 20..=129 << 20).contains(&peak), "peak {peak}");
+}
+
+#[test]
+fn a_child_killed_for_memory_is_a_note_where_the_program_goes_on() {
+    let home = Home::new();
+    let source = r#"
+import os, sys
+child = os.fork()
+if child == 0:
+    open("/proc/self/oom_score_adj", "w").write("1000")
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(1) * (1 << 20)))
+_, status = os.waitpid(child, 0)
+print("child ended by", os.WTERMSIG(status))
+"#;
+    let told = home.exec(source, &["--memory", "128MiB"]);
+    expect(&told, 0, "succeeded");
+    assert_eq!(text(&told.1, "stdout"), "child ended by 9\n");
+    let notes = told.1["notes"].to_string();
+    assert!(notes.contains("memory"), "a note says that a child was killed for memory: {notes}");
+}
+
+#[test]
+fn a_full_disk_is_a_limit_that_is_named() {
+    let home = Home::new();
+    let source = "block = bytes(1 << 20)\nwith open('big', 'wb') as file:\n    while True:\n        file.write(block)\n";
+    let told = home.exec(source, &["--disk", "64MiB"]);
+    expect(&told, 1, "limit_exceeded");
+    assert!(text(&told.1, "limit").contains("disk"), "{:#}", told.1);
+    assert!(text(&told.1, "stderr").contains("No space left"), "{:#}", told.1);
+}
+
+#[test]
+fn too_many_processes_are_a_limit_that_is_named() {
+    let home = Home::new();
+    let source = r#"
+import os, time
+for _ in range(200):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+"#;
+    let told = home.exec(source, &["--pids", "32"]);
+    expect(&told, 1, "limit_exceeded");
+    assert!(
+        text(&told.1, "limit").contains("pid") || text(&told.1, "limit").contains("process"),
+        "{:#}",
+        told.1
+    );
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_as_diverged() {
+    let home = Home::new();
+    let source = r#"
+import autoresearch as ar, math, time
+ar.log(step=0, loss=1.0)
+ar.log(step=1, loss=math.inf)
+time.sleep(60)
+"#;
+    let told = home.exec(source, &["--time-limit", "60s"]);
+    expect(&told, 1, "diverged");
+    assert_eq!(told.1["metrics"]["loss"], "Infinity", "{:#}", told.1);
+    let wall = told.1["usage"]["wall_ms"].as_u64().expect("a time");
+    assert!(wall < 20_000, "stopped at once, not after {wall} ms");
+}
+
+#[test]
+fn the_time_limit_is_hard_for_a_tree_that_ignores_every_signal() {
+    let home = Home::new();
+    // Double forks in sessions of their own, each deaf to what can be ignored.
+    let source = r#"
+import os, signal, time
+def deaf():
+    for number in range(1, 65):
+        try: signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError): pass
+deaf()
+for _ in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        deaf()
+        while True: time.sleep(1)
+print("started", flush=True)
+while True: pass
+"#;
+    let told = home.exec(source, &["--time-limit", "3s"]);
+    expect(&told, 1, "timed_out");
+    let wall = told.1["usage"]["wall_ms"].as_u64().expect("a time");
+    assert!((3_000..=3_000 + GRACE_MS + SLACK_MS).contains(&wall), "{wall} ms");
+    assert_eq!(text(&told.1, "stdout"), "started\n");
+}
+
+/// Everything that a program can think of to have another outcome than its own. `reached` is printed for whatever did not
+/// fail; its own end is exit code 3.
+const FORGERY: &str = r#"
+import ctypes, glob, os, resource, signal, sys
+report = b'{"report":"ended","exit":0,"elapsed_ns":1}\n{"event":"ended","exit_code":0}\n{"exit":0}\n{"killed":true}\n'
+
+def reached(what):
+    print("REACHED", what, flush=True)
+
+for descriptor in (1, 2):
+    os.write(descriptor, report)
+try:
+    os.write(3, report)
+except OSError:
+    pass
+for path in ["/proc/1/fd/%d" % n for n in range(16)] + ["/proc/1/mem", "/proc/1/oom_score_adj", "/proc/1/attr/current"]:
+    for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND):
+        try:
+            os.write(os.open(path, flags), report)
+            reached("wrote " + path)
+        except OSError:
+            pass
+for path in ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps"):
+    try:
+        open(path, "rb").read(64)
+        reached("read " + path)
+    except OSError:
+        pass
+try:
+    os.listdir("/proc/1/fd")
+    reached("listed /proc/1/fd")
+except OSError:
+    pass
+for folder in ("/logs", "/run", "/volume"):
+    for root, _, files in os.walk(folder):
+        for name in files + ["report", "outcome"]:
+            path = os.path.join(root, name)
+            for attempt in (lambda: os.truncate(path, 0), lambda: os.unlink(path), lambda: os.rename(path, path + "x"),
+                            lambda: open(path, "w").write("x"), lambda: os.chmod(path, 0o777)):
+                try:
+                    attempt()
+                    reached("changed " + path)
+                except OSError:
+                    pass
+for descriptor in (1, 2, 3):
+    try:
+        os.ftruncate(descriptor, 0)
+        reached("ftruncate %d" % descriptor)
+    except OSError:
+        pass
+    path = "/proc/self/fd/%d" % descriptor
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+        reached("truncated through " + path)
+    except OSError:
+        pass
+for number in range(1, 65):
+    try:
+        os.kill(1, number)
+        reached("signal %d to PID 1" % number)
+    except OSError:
+        pass
+libc = ctypes.CDLL(None, use_errno=True)
+class sigval(ctypes.Structure):
+    _fields_ = [("value", ctypes.c_void_p)]
+for number in (10, 12, 34, 40):
+    if libc.sigqueue(1, number, sigval(0)) == 0:
+        reached("sigqueue %d to PID 1" % number)
+for name, call in {
+    "prlimit": lambda: resource.prlimit(1, resource.RLIMIT_CPU, (1, 1)),
+    "prlimit read": lambda: resource.prlimit(1, resource.RLIMIT_AS),
+    "setpriority": lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
+    "sched_setscheduler": lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)),
+    "sched_setaffinity": lambda: os.sched_setaffinity(1, {0}),
+    "setuid": lambda: os.setuid(0),
+    "setresuid": lambda: os.setresuid(0, 0, 0),
+    "setgid": lambda: os.setgid(0),
+    "setgroups": lambda: os.setgroups([0]),
+    "pidfd": lambda: signal.pidfd_send_signal(os.pidfd_open(1), signal.SIGTERM),
+}.items():
+    try:
+        call()
+        reached(name)
+    except OSError:
+        pass
+if libc.ptrace(16, 1, 0, 0) == 0:
+    reached("ptrace of PID 1")
+# A child that outlives the program and goes on forging.
+if os.fork() == 0:
+    os.setsid()
+    import time
+    while True:
+        os.write(1, report)
+        time.sleep(0.05)
+os._exit(3)
+"#;
+
+#[test]
+fn a_program_that_forges_its_outcome_is_not_believed() {
+    let home = Home::new();
+    let told = home.exec(FORGERY, &["--time-limit", "60s"]);
+    expect(&told, 1, "failed");
+    assert_eq!(told.1["exit_code"], 3, "{:#}", told.1);
+    let reached: Vec<&str> =
+        text(&told.1, "stdout").lines().filter(|line| line.starts_with("REACHED")).collect();
+    assert!(reached.is_empty(), "{reached:#?}");
+    assert_eq!(told.1["metrics"], serde_json::json!({}), "lines that are no metrics are none");
+}
+
+#[test]
+fn a_signal_storm_at_pid_1_does_not_hold_up_the_limit() {
+    let home = Home::new();
+    let source = r#"
+import os
+for _ in range(3):
+    if os.fork() == 0:
+        break
+while True:
+    for number in (10, 12, 15, 34, 35, 40):
+        try: os.kill(1, number)
+        except OSError: pass
+"#;
+    let told = home.exec(source, &["--time-limit", "2s"]);
+    expect(&told, 1, "timed_out");
+    let wall = told.1["usage"]["wall_ms"].as_u64().expect("a time");
+    assert!(wall <= 2_000 + GRACE_MS + SLACK_MS, "{wall} ms");
+}
+
+/// Prints one line for each thing that a sandbox must not have, and what it is.
+const REACH: &str = r#"
+import glob, os, socket, ctypes
+def reached(what, detail=""):
+    print("REACHED", what, detail, flush=True)
+def refused(what, call):
+    try:
+        reached(what, repr(call())[:200])
+    except (OSError, ValueError):
+        pass
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines() if ":" in line)
+print("uid", status["Uid"].split()[0])
+for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
+    print(name, int(status[name], 16) if name in status else -1)
+print("NoNewPrivs", status["NoNewPrivs"].strip())
+print("Seccomp", status["Seccomp"].strip())
+for path in ("/root/.bashrc", "/etc/shadow", "/dev/mem", "/dev/kmem", "/dev/sda", "/dev/loop0", "/dev/loop-control", "/dev/fuse",
+             "/proc/kcore", "/proc/kmsg", "/sys/kernel/debug/tracing"):
+    refused(path, lambda: open(path, "rb").read(1))
+for path in ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock"):
+    if os.path.exists(path):
+        reached(path)
+for path in ("/usr/bin/evil", "/etc/evil", "/opt/evil", "/in/evil", "/in/files/evil", "/evil"):
+    refused("write " + path, lambda: open(path, "w").write("x"))
+def connect(address, family=socket.AF_INET):
+    s = socket.socket(family, socket.SOCK_STREAM)
+    s.settimeout(2)
+    s.connect(address)
+    return "connected"
+for address in (("169.254.169.254", 80), ("127.0.0.1", 22), ("172.17.0.1", 2375), ("172.17.0.1", 22), ("1.1.1.1", 53), ("8.8.8.8", 443)):
+    refused("connect %s:%d" % address, lambda: connect(address))
+refused("name", lambda: socket.getaddrinfo("example.com", 80))
+refused("AF_PACKET", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+refused("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+refused("sysctl", lambda: open("/proc/sys/kernel/hostname", "w").write("x"))
+refused("core_pattern", lambda: open("/proc/sys/kernel/core_pattern", "w").write("|/x"))
+refused("sysrq", lambda: open("/proc/sysrq-trigger", "w").write("h"))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0: reached("mount")
+if libc.unshare(0x10000000) == 0: reached("unshare of a user namespace")
+if libc.unshare(0x00020000) == 0: reached("unshare of a mount namespace")
+if libc.chroot(b"/tmp") == 0: reached("chroot")
+if libc.ptrace(16, 1, 0, 0) == 0: reached("ptrace")
+if libc.syscall(321, 5, 0, 0) >= 0: reached("bpf")
+if libc.syscall(298, 0, 0, -1, -1, 0) >= 0: reached("perf_event_open")
+if libc.syscall(248, b"user", b"x", b"y", 1, -2) >= 0: reached("add_key")
+for name, value in os.environ.items():
+    if "SECRET" in name or "KEY" in name or "hidden-from-the-sandbox" in value: reached("environment", name)
+print("HOSTNAME", socket.gethostname())
+print("MOUNTS")
+print(open("/proc/self/mountinfo").read())
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if int(pid) != os.getpid():
+        refused("environ of " + pid, lambda: open("/proc/%s/environ" % pid, "rb").read())
+"#;
+
+#[test]
+fn what_must_not_be_reached_is_not_there() {
+    let mut home = Home::new();
+    for name in ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "MY_SECRET"] {
+        home.environment.push((name.to_owned(), "hidden-from-the-sandbox".to_owned()));
+    }
+    let told = home.exec(REACH, &["--time-limit", "60s"]);
+    expect(&told, 0, "succeeded");
+    let stdout = text(&told.1, "stdout");
+    let reached: Vec<&str> = stdout.lines().filter(|line| line.starts_with("REACHED")).collect();
+    assert!(reached.is_empty(), "{reached:#?}");
+    let fact = |name: &str| {
+        let line = stdout
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("{name}: {stdout}"));
+        line.trim().to_owned()
+    };
+    assert!(fact("uid ").parse::<u32>().is_ok_and(|uid| uid >= 50_000), "{}", fact("uid "));
+    for name in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert_eq!(fact(&format!("{name} ")), "0", "{name}");
+    }
+    assert_eq!((fact("NoNewPrivs ").as_str(), fact("Seccomp ").as_str()), ("1", "2"));
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("this host's name");
+    assert_ne!(fact("HOSTNAME "), host.trim());
+    let (_, mounts) = stdout.split_once("MOUNTS\n").expect("mountinfo");
+    let folder = home.path().display().to_string();
+    assert!(!mounts.contains(&folder), "a path of the host is in mountinfo:\n{mounts}");
+}
+
+#[test]
+fn fifty_megabytes_of_output_end_and_keep_their_tail() {
+    let home = Home::new();
+    let source = r#"
+import sys
+line = "x" * 99 + "\n"
+for _ in range(500_000):
+    sys.stdout.write(line)
+print("the last line")
+"#;
+    let told = home.exec(source, &["--time-limit", "120s"]);
+    expect(&told, 0, "succeeded");
+    let run = text(&told.1, "run_id");
+    assert_eq!(told.1["usage"]["stdout_bytes"].as_u64(), Some(50_000_014), "{}", told.1["usage"]);
+    let stdout = text(&told.1, "stdout");
+    assert!(stdout.len() <= 64 << 10 && stdout.ends_with("the last line\n"), "{} bytes", stdout.len());
+    let logs = home.run(&["logs", run, "--stream", "stdout"]).expect(0);
+    assert_eq!(logs.stdout.len(), 50_000_014, "every line is there");
+    assert!(logs.stdout.ends_with("the last line\n"));
+}
+
+#[test]
+fn output_past_its_limit_is_a_gap_and_the_program_still_ends() {
+    let home = Home::new();
+    // 100 MB pass the 64 MiB that a stream may have.
+    let source = r#"
+import sys
+line = "x" * 99 + "\n"
+for _ in range(1_000_000):
+    sys.stdout.write(line)
+sys.stdout.flush()
+raise KeyError("after the flood")
+"#;
+    let told = home.exec(source, &["--time-limit", "180s"]);
+    expect(&told, 1, "failed");
+    assert_eq!(text(&told.1["exception"], "class"), "KeyError", "{:#}", told.1["exception"]);
+    let run = text(&told.1, "run_id");
+    let logs = home.run(&["logs", run, "--stream", "stdout"]).expect(0);
+    let (least, most) = (60 << 20, 66 << 20);
+    assert!((least..=most).contains(&logs.stdout.len()), "{} bytes are kept", logs.stdout.len());
+}
