@@ -132,13 +132,14 @@ fn describe(error: &figment::Error) -> String {
         },
     );
     let key = error.path.join(".");
-    match &error.kind {
+    let line = match &error.kind {
         figment::error::Kind::UnknownField(field, known) => {
             format!("{place}: unknown key `{field}`; the keys are {}", known.join(", "))
         }
         kind if key.is_empty() => format!("{place}: {kind}"),
         kind => format!("{place}: {key}: {kind}"),
-    }
+    };
+    kit::text::one_line(&line, 600)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{
 pub struct Args {}
 
 pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
-    let config = Config::load(&serde_json::json!({ "data_dir": global.data_dir }))?;
+    let config = Config::load(global)?;
     let data_dir = config.data_dir()?;
     let clock = SystemClock::shared();
     let journal = match Journal::open_read_only(&data_dir, clock.clone()) {

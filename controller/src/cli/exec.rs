@@ -82,7 +82,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, hide_default_value = true)]
     seed: u64,
     /// The worker's way to make a sandbox: docker [default: the worker's choice].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = ["docker", "native"])]
     backend: Option<String>,
 }
 
@@ -98,9 +98,7 @@ fn params(text: &str) -> Result<serde_json::Value, String> {
 }
 
 pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
-    let flags = serde_json::json!({});
-    let mut config = Config::load(&flags)?;
-    config.data_dir = global.data_dir.clone().or(config.data_dir);
+    let mut config = Config::load(global)?;
     let program = read_program(&args.file)?;
     if let Some(image) = &args.image {
         kit::name::check_name(image).map_err(|e| CliError::field("--image", e))?;

@@ -51,12 +51,14 @@ struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, serde::Serialize, clap::Args)]
 struct Global {
     /// Where journal, reports and the local worker are kept [default: $XDG_DATA_HOME/autoresearch].
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     /// How results are printed: text for people, or one JSON object on one line.
+    #[serde(skip)]
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
 }

@@ -82,7 +82,7 @@ struct Flags {
     cost_budget: Option<Dollars>,
     /// The smallest effect worth knowing, like 0.5pt, 2% or 0.01.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[arg(long, value_name = "EFFECT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "EFFECT", allow_hyphen_values = true)]
     smallest_effect: Option<String>,
     /// Failures in a row that stop the campaign [default: 5].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,12 +236,13 @@ impl Thinking {
             Self::Rules => {
                 Offline.accepts_with(&settings.question, &wishes).map_err(|e| CliError::Usage(e.to_string()))
             }
-            Self::Model(_) => match &settings.data_set {
+            Self::Model(model) => match &settings.data_set {
                 Some(name) if offline::data_set(name).is_none() => {
                     let known: Vec<&str> = offline::data_sets().iter().map(|set| set.name).collect();
                     Err(CliError::field("--dataset", format!("there is no `{name}`; there are {}", known.join(", "))))
                 }
-                _ => Ok(()),
+                _ => ModelResearcher::check_budget(model.as_ref(), settings.cost_budget)
+                    .map_err(|e| CliError::Usage(e.to_string())),
             },
         }
     }
