@@ -291,7 +291,8 @@ fn others(record: &Record, answering: &ExperimentRecord, writer: &mut Writer) {
         if finding.finding.experiment == answering.id || finding.finding.verdict == "exploratory" {
             continue;
         }
-        let title = record.experiments.iter().find(|e| e.id == finding.finding.experiment).map(|e| &e.plan.title);
+        let title =
+            record.experiments.iter().find(|e| e.id == finding.finding.experiment).map(|e| &e.plan.title);
         let title = title.map_or_else(String::new, |title| format!(" ({title})"));
         let (id, text) = (&finding.finding.experiment, full_stop(&finding.finding.text));
         let text = format!("Follow-up {id}{title}: {text}");

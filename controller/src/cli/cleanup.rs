@@ -7,7 +7,11 @@ use std::{path::Path, sync::Arc};
 use kit::{clock::SystemClock, task::CancellationToken};
 use proto::v1;
 
-use super::{error::{CliError, chain}, local_worker::{self, LocalWorker}, session::journal_failed};
+use super::{
+    error::{CliError, chain},
+    local_worker::{self, LocalWorker},
+    session::journal_failed,
+};
 use crate::{
     campaign::{executor::sink::JournalSink, progress::Watchers},
     fleet::{Fleet, Link, RunEnd},
@@ -96,9 +100,7 @@ async fn end_one(
     run: &RunRow,
     cancel: &CancellationToken,
 ) -> Result<(), CliError> {
-    let ended_here = |how| async {
-        journal.end_run(run.id, how).await.map_err(journal_failed).map(|_| ())
-    };
+    let ended_here = |how| async { journal.end_run(run.id, how).await.map_err(journal_failed).map(|_| ()) };
     let start = Arc::new(v1::StartRunRequest {
         run_id: run.id.to_string(),
         controller_id: journal.controller_id().to_string(),

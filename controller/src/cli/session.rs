@@ -8,7 +8,11 @@ use kit::{
     size::Bytes,
 };
 
-use super::{Global, cleanup, error::{CliError, chain}, local_worker::LocalWorker};
+use super::{
+    Global, cleanup,
+    error::{CliError, chain},
+    local_worker::LocalWorker,
+};
 use crate::{
     fleet::{Fleet, Link},
     journal::{Journal, JournalError, OpenError},
@@ -101,7 +105,10 @@ fn usable(link: &Link, wanted: Option<&str>) -> Result<(), CliError> {
             format!("worker {} has no `{wanted}`; it has {}", link.name(), known.join(", ")),
         ));
     }
-    Err(CliError::Usage(format!("no sandbox can be made: {} (autoresearch doctor tells more)", reasons.join("; "))))
+    Err(CliError::Usage(format!(
+        "no sandbox can be made: {} (autoresearch doctor tells more)",
+        reasons.join("; ")
+    )))
 }
 
 /// The journal for reading; `None` where nothing was run yet. Before that, what a killed command left is ended.

@@ -83,8 +83,12 @@ impl Server {
     /// # Panics
     /// Where there is no port.
     pub fn start(vendor: Vendor, script: impl Fn(&Asked, usize) -> Value + Send + Sync + 'static) -> Self {
-        let shared =
-            Arc::new(Shared { vendor, script: Box::new(script), asked: Mutex::default(), wrong: Mutex::default() });
+        let shared = Arc::new(Shared {
+            vendor,
+            script: Box::new(script),
+            asked: Mutex::default(),
+            wrong: Mutex::default(),
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime for the vendor");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port on loopback");
@@ -124,7 +128,12 @@ impl Server {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: axum::http::HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: axum::http::HeaderMap,
+    body: Bytes,
+) -> Response {
     let read = serde_json::from_slice::<Value>(&body)
         .map_err(|e| format!("not JSON: {e}"))
         .and_then(|body| formats::read(shared.vendor, uri.path(), &headers, &body));
