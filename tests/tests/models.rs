@@ -173,7 +173,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=0.5)
 held = []
 while True:
-    held.append(bytes(1 << 20))
+    held.append(b"x" * (1 << 20))
 "#,
         outcome: "out_of_memory",
         told: &["256"],
