@@ -37,7 +37,8 @@ fn home() -> Home {
 
 fn research(home: &Home, spec: &str, server: &Server, more: &[&str]) -> Ran {
     let url = server.url();
-    let mut arguments = vec!["run", QUESTION, "--llm", spec, "--llm-url", &url, "--image", "lite", "--seeds", "3"];
+    let mut arguments =
+        vec!["run", QUESTION, "--llm", spec, "--llm-url", &url, "--image", "lite", "--seeds", "3"];
     arguments.extend(more);
     home.run(&arguments)
 }
@@ -46,7 +47,8 @@ fn research(home: &Home, spec: &str, server: &Server, more: &[&str]) -> Ran {
 fn report(ran: &Ran) -> Value {
     let path = ran.stdout.trim_end().lines().last().unwrap_or_else(|| panic!("no path: {ran:?}"));
     let json = fs::read_to_string(Path::new(path).with_extension("json"));
-    serde_json::from_str(&json.unwrap_or_else(|e| panic!("{path}: {e}: {ran:?}"))).expect("report.json is JSON")
+    serde_json::from_str(&json.unwrap_or_else(|e| panic!("{path}: {e}: {ran:?}")))
+        .expect("report.json is JSON")
 }
 
 /// The key is nowhere that it could be read later.
@@ -78,18 +80,25 @@ fn good_path(vendor: Vendor, spec: &str) {
     assert_eq!(text(&report["answer"], "stopped_by"), "question answered");
     let experiments = list(&report, "experiments");
     assert_eq!(experiments.len(), 1);
-    let means: Vec<f64> = list(&experiments[0], "variants").iter().filter_map(|v| v["mean"].as_f64()).collect();
+    let means: Vec<f64> =
+        list(&experiments[0], "variants").iter().filter_map(|v| v["mean"].as_f64()).collect();
     assert!(means.len() == 2 && (means[0] - 0.6).abs() < 0.02 && (means[1] - 0.7).abs() < 0.02, "{means:?}");
     let runs = list(&report, "runs");
-    let of = |purpose: &str| runs.iter().filter(|run| run["purpose"] == purpose && run["outcome"] == "succeeded").count();
+    let of = |purpose: &str| {
+        runs.iter().filter(|run| run["purpose"] == purpose && run["outcome"] == "succeeded").count()
+    };
     assert_eq!((of("smoke"), of("full")), (2, 6), "{runs:#?}");
     assert_eq!(list(&report, "revisions").len(), 1);
-    let times = [Wanted::Plan, Wanted::Code, Wanted::Repair, Wanted::Interpretation].map(|wanted| server.asked(wanted).len());
+    let times = [Wanted::Plan, Wanted::Code, Wanted::Repair, Wanted::Interpretation]
+        .map(|wanted| server.asked(wanted).len());
     assert_eq!(times, [1, 1, 0, 1]);
     let costs = &report["costs"];
     let calls = costs["calls"].as_u64().expect("a count");
     assert!((3..=4).contains(&calls), "{costs:#}");
-    assert_eq!((costs["input_tokens"].as_u64(), costs["output_tokens"].as_u64()), (Some(server.tokens()), Some(WRITTEN * calls)));
+    assert_eq!(
+        (costs["input_tokens"].as_u64(), costs["output_tokens"].as_u64()),
+        (Some(server.tokens()), Some(WRITTEN * calls))
+    );
     // Metrics by variant are told only when the experiment is closed.
     for asked in [server.asked(Wanted::Plan), server.asked(Wanted::Code)].concat() {
         assert!(!asked.text.contains("0.70") && !asked.text.contains("0.69"), "{}", asked.text);
@@ -207,8 +216,14 @@ fn repaired(index: usize) {
     assert!(text(&revisions[1], "reason").contains(fault.outcome), "{:#}", revisions[1]["reason"]);
     let digest = &revisions[1]["digest"];
     let full: Vec<&Value> = list(&report, "runs").iter().filter(|run| run["purpose"] == "full").collect();
-    assert!(full.len() == 6 && full.iter().all(|run| run["revision"] == *digest), "revisions never mix: {full:#?}");
-    assert!(list(&report, "runs").iter().any(|run| run["outcome"] == fault.outcome), "the failed run is in the report");
+    assert!(
+        full.len() == 6 && full.iter().all(|run| run["revision"] == *digest),
+        "revisions never mix: {full:#?}"
+    );
+    assert!(
+        list(&report, "runs").iter().any(|run| run["outcome"] == fault.outcome),
+        "the failed run is in the report"
+    );
 }
 
 #[test]
@@ -300,7 +315,10 @@ fn a_number_that_nobody_computed_goes_back_and_is_not_printed() {
     assert!(kept.contains("the shift helped") && !kept.contains("0.987"), "{kept}");
     let path = ran.stdout.trim_end().lines().last().expect("a path");
     let page = fs::read_to_string(Path::new(path).with_extension("md")).expect("report.md");
-    assert!(!page.split("removed").next().unwrap_or_default().contains("0.987"), "what does not match is not printed");
+    assert!(
+        !page.split("removed").next().unwrap_or_default().contains("0.987"),
+        "what does not match is not printed"
+    );
 }
 
 #[test]

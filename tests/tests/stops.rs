@@ -18,7 +18,8 @@ const PRICED: &str = "anthropic:claude-sonnet-5-5";
 fn research(home: &mut Home, spec: &str, server: &Server, more: &[&str]) -> Ran {
     home.environment.push(("ANTHROPIC_API_KEY".to_owned(), "sk-of-a-test".to_owned()));
     let url = server.url();
-    let mut arguments = vec!["run", QUESTION, "--llm", spec, "--llm-url", &url, "--image", "lite", "--seeds", "3"];
+    let mut arguments =
+        vec!["run", QUESTION, "--llm", spec, "--llm-url", &url, "--image", "lite", "--seeds", "3"];
     arguments.extend(more);
     home.run(&arguments)
 }
@@ -41,7 +42,8 @@ fn stopped_by(ran: &Ran, reason: &str) -> Value {
     let body = html.split_once("<body").map_or(html.as_str(), |(_, body)| body);
     assert!(first_page(body).contains(reason), "the first page of report.html");
     let budgets = report["costs"]["budgets"].as_array().expect("budgets");
-    let marked: Vec<&Value> = budgets.iter().filter(|line| line["stopped"] == true).map(|line| &line["name"]).collect();
+    let marked: Vec<&Value> =
+        budgets.iter().filter(|line| line["stopped"] == true).map(|line| &line["name"]).collect();
     assert_eq!(marked, [reason], "{budgets:#?}");
     report
 }
@@ -103,7 +105,10 @@ fn device_hours() {
     let report = stopped_by(&ran, "GPU-hours");
     let spent = report["costs"]["device_seconds"].as_f64().expect("seconds");
     assert!(spent > 0.0 && spent <= 60.0, "never more than was given: {spent}");
-    assert_eq!(report["costs"]["device_unit"], "slot", "on a worker without a GPU the hours are those of its slots");
+    assert_eq!(
+        report["costs"]["device_unit"], "slot",
+        "on a worker without a GPU the hours are those of its slots"
+    );
 }
 
 #[test]
@@ -134,6 +139,10 @@ fn failures_in_a_row() {
     let ran = research(&mut home, "compatible:m", &server, &["--max-failures", "2"]);
     assert_eq!(ran.code, 1, "no run succeeded: {ran:?}");
     let report = stopped_by(&ran, "failures in a row");
-    assert_eq!(report["revisions"].as_array().map(Vec::len), Some(2), "it stopped before the repairs ran out");
+    assert_eq!(
+        report["revisions"].as_array().map(Vec::len),
+        Some(2),
+        "it stopped before the repairs ran out"
+    );
     assert_eq!(report["answer"]["verdict"], "No answer");
 }

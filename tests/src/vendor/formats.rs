@@ -48,7 +48,9 @@ fn authorised(vendor: Vendor, headers: &HeaderMap) -> Result<(), String> {
     let bearer = headers.get("authorization").is_some_and(|v| v.as_bytes().starts_with(b"Bearer "));
     let key = headers.contains_key("x-api-key");
     match vendor {
-        Vendor::Anthropic if !headers.contains_key("anthropic-version") => Err("no anthropic-version".to_owned()),
+        Vendor::Anthropic if !headers.contains_key("anthropic-version") => {
+            Err("no anthropic-version".to_owned())
+        }
         Vendor::Anthropic if bearer == key => Err("one of authorization and x-api-key is wanted".to_owned()),
         Vendor::OpenAi if !bearer => Err("no authorization".to_owned()),
         _ => Ok(()),
@@ -95,15 +97,14 @@ pub(super) fn stream(vendor: Vendor, text: &str, tokens: Tokens) -> String {
 }
 
 fn events(events: &[Value]) -> String {
-    let one = |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
+    let one =
+        |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
     events.iter().map(one).collect()
 }
 
 fn anthropic(text: &str, tokens: Tokens) -> String {
     let (first, second) = halves(text);
-    let delta = |text: &str| {
-        json!({ "type": "content_block_delta", "index": 1, "delta": { "type": "text_delta", "text": text } })
-    };
+    let delta = |text: &str| json!({ "type": "content_block_delta", "index": 1, "delta": { "type": "text_delta", "text": text } });
     let usage = |out: u64| {
         json!({ "input_tokens": tokens.read, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
                 "output_tokens": out })
@@ -170,7 +171,9 @@ fn compatible(text: &str, tokens: Tokens) -> String {
         json!({ "id": "c_1", "object": "chat.completion.chunk", "created": 1_795_478_400, "model": "m",
             "choices": choices })
     };
-    let said = |content: &str| chunk(json!([{ "index": 0, "delta": { "content": content }, "finish_reason": null }]));
+    let said = |content: &str| {
+        chunk(json!([{ "index": 0, "delta": { "content": content }, "finish_reason": null }]))
+    };
     let mut last = chunk(json!([]));
     last["usage"] = json!({ "prompt_tokens": tokens.read, "completion_tokens": tokens.written,
         "total_tokens": tokens.read + tokens.written });

@@ -151,7 +151,12 @@ impl Server {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: axum::http::HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: axum::http::HeaderMap,
+    body: Bytes,
+) -> Response {
     let read = serde_json::from_slice::<Value>(&body)
         .map_err(|e| format!("not JSON: {e}"))
         .and_then(|body| formats::read(shared.vendor, uri.path(), &headers, &body));
