@@ -111,7 +111,7 @@ fn a_program_that_passes_its_memory_is_out_of_memory() {
     let home = Home::new();
     let told = home.exec(
         "held = []\nwhile True:\n    held.append(b'x' * (1 << 20))\n",
-        &["--time-limit", "60s", "--memory", "128MiB"],
+        &["--time-limit", "120s", "--memory", "128MiB"],
     );
     expect(&told, 1, "out_of_memory");
     let peak = told.1["usage"]["memory_peak_bytes"].as_u64().expect("a peak");

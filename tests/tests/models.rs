@@ -130,6 +130,8 @@ fn compatible_good_path() {
 struct Fault {
     program: &'static str,
     outcome: &'static str,
+    /// The plan's time limit.
+    seconds: u32,
     told: &'static [&'static str],
 }
 
@@ -142,6 +144,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=float((np.ones((3, 4)) @ np.ones((5, 6))).sum()))
 "#,
         outcome: "failed",
+        seconds: 60,
         told: &["ValueError", "matmul", "line 5", "Traceback"],
     },
     Fault {
@@ -152,6 +155,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=0.5)
 "#,
         outcome: "failed",
+        seconds: 60,
         told: &["ModuleNotFoundError", "a_package_that_is_not_there"],
     },
     Fault {
@@ -161,6 +165,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=float("nan"))
 "#,
         outcome: "diverged",
+        seconds: 60,
         told: &["test_accuracy"],
     },
     Fault {
@@ -173,6 +178,7 @@ while True:
     pass
 "#,
         outcome: "timed_out",
+        seconds: 20,
         told: &["turning and turning", "20 s"],
     },
     Fault {
@@ -185,6 +191,8 @@ while True:
     held.append(b"x" * (1 << 20))
 "#,
         outcome: "out_of_memory",
+        // On a slow disk the kernel drops and reads the interpreter's own pages for a while before it kills.
+        seconds: 120,
         told: &["256"],
     },
 ];
@@ -195,6 +203,11 @@ fn repaired(index: usize) {
     let fault = &FAULTS[index];
     let home = home();
     let server = Server::start(Vendor::Compatible, move |asked: &Asked, _| match asked.wanted {
+        Wanted::Plan => {
+            let mut plan = plan(SEEDS);
+            plan["limits"]["time_seconds"] = FAULTS[index].seconds.into();
+            planned(plan)
+        }
         Wanted::Code => program(FAULTS[index].program),
         _ => good(asked, SEEDS),
     });
@@ -315,10 +328,7 @@ fn a_number_that_nobody_computed_goes_back_and_is_not_printed() {
     assert!(kept.contains("the shift helped") && !kept.contains("0.987"), "{kept}");
     let path = ran.stdout.trim_end().lines().last().expect("a path");
     let page = fs::read_to_string(Path::new(path).with_extension("md")).expect("report.md");
-    assert!(
-        !page.split("removed").next().unwrap_or_default().contains("0.987"),
-        "what does not match is not printed"
-    );
+    assert!(!page.contains("0.987"), "what does not match is not printed");
 }
 
 #[test]
