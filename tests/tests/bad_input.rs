@@ -67,7 +67,7 @@ fn budgets_and_counts_out_of_range() {
     }
     refused(&home, &run_with(&home, &["--seeds", "2"]), &["--seeds", "3"]);
     refused(&home, &run_with(&home, &["--smallest-effect", "much"]), &["--smallest-effect", "much"]);
-    refused(&home, &run_with(&home, &["--smallest-effect", "-1pt"]), &["--smallest-effect"]);
+    refused(&home, &run_with(&home, &["--smallest-effect=-1pt"]), &["--smallest-effect"]);
 }
 
 #[test]

@@ -70,6 +70,11 @@ fn exec(home: &Home) -> (Child, String) {
     let mut child =
         home.spawn(&["exec", program, "--image", "lite", "--time-limit", "10m", "--output", "json"]);
     let id = under_way(home, &mut child);
+    let run = show(home, &id)["run_list"][0]["id"].as_str().expect("a run").to_owned();
+    wait_for("the program's first line", Duration::from_secs(20), || {
+        let logs = home.run(&["logs", &run]);
+        if logs.stdout.contains("started") { Ok(()) } else { Err(format!("{logs:?}")) }
+    });
     (child, id)
 }
 

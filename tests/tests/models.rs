@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use e2e::{
     Home, Ran,
     vendor::{
-        Asked, Server, Vendor, Wanted,
+        Asked, Server, Vendor, WRITTEN, Wanted,
         script::{PROGRAM, QUESTION, good, plan, planned, program},
     },
 };
@@ -97,7 +97,7 @@ fn good_path(vendor: Vendor, spec: &str) {
     assert!((3..=4).contains(&calls), "{costs:#}");
     assert_eq!(
         (costs["input_tokens"].as_u64(), costs["output_tokens"].as_u64()),
-        (Some(1200 * calls), Some(240 * calls))
+        (Some(server.tokens()), Some(WRITTEN * calls))
     );
     // Metrics by variant are told only when the experiment is closed.
     for asked in [server.asked(Wanted::Plan), server.asked(Wanted::Code)].concat() {
@@ -130,6 +130,8 @@ fn compatible_good_path() {
 struct Fault {
     program: &'static str,
     outcome: &'static str,
+    /// The plan's time limit.
+    seconds: u32,
     told: &'static [&'static str],
 }
 
@@ -142,6 +144,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=float((np.ones((3, 4)) @ np.ones((5, 6))).sum()))
 "#,
         outcome: "failed",
+        seconds: 60,
         told: &["ValueError", "matmul", "line 5", "Traceback"],
     },
     Fault {
@@ -152,6 +155,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=0.5)
 "#,
         outcome: "failed",
+        seconds: 60,
         told: &["ModuleNotFoundError", "a_package_that_is_not_there"],
     },
     Fault {
@@ -161,6 +165,7 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=float("nan"))
 "#,
         outcome: "diverged",
+        seconds: 60,
         told: &["test_accuracy"],
     },
     Fault {
@@ -173,6 +178,7 @@ while True:
     pass
 "#,
         outcome: "timed_out",
+        seconds: 20,
         told: &["turning and turning", "20 s"],
     },
     Fault {
@@ -182,9 +188,11 @@ shift = ar.params["shift"]
 ar.log(step=1, test_accuracy=0.5)
 held = []
 while True:
-    held.append(bytes(1 << 20))
+    held.append(b"x" * (1 << 20))
 "#,
         outcome: "out_of_memory",
+        // On a slow disk the kernel drops and reads the interpreter's own pages for a while before it kills.
+        seconds: 120,
         told: &["256"],
     },
 ];
@@ -195,6 +203,11 @@ fn repaired(index: usize) {
     let fault = &FAULTS[index];
     let home = home();
     let server = Server::start(Vendor::Compatible, move |asked: &Asked, _| match asked.wanted {
+        Wanted::Plan => {
+            let mut plan = plan(SEEDS);
+            plan["limits"]["time_seconds"] = FAULTS[index].seconds.into();
+            planned(plan)
+        }
         Wanted::Code => program(FAULTS[index].program),
         _ => good(asked, SEEDS),
     });
@@ -315,10 +328,7 @@ fn a_number_that_nobody_computed_goes_back_and_is_not_printed() {
     assert!(kept.contains("the shift helped") && !kept.contains("0.987"), "{kept}");
     let path = ran.stdout.trim_end().lines().last().expect("a path");
     let page = fs::read_to_string(Path::new(path).with_extension("md")).expect("report.md");
-    assert!(
-        !page.split("removed").next().unwrap_or_default().contains("0.987"),
-        "what does not match is not printed"
-    );
+    assert!(!page.contains("0.987"), "what does not match is not printed");
 }
 
 #[test]

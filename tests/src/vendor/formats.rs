@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Asked, Vendor, Wanted};
 
-/// What every answer claims to have cost.
-const TOKENS_IN: u64 = 1200;
-const TOKENS_OUT: u64 = 240;
+/// Of a prompt in plain English and JSON; a server that read far fewer tokens has cut the prompt.
+const BYTES_A_TOKEN: usize = 4;
 
 /// What is asked, or why the vendor would refuse.
 pub(super) fn read(vendor: Vendor, path: &str, headers: &HeaderMap, body: &Value) -> Result<Asked, String> {
@@ -41,7 +40,8 @@ pub(super) fn read(vendor: Vendor, path: &str, headers: &HeaderMap, body: &Value
         () if has("program") => Wanted::Code,
         () => return Err(format!("no shape that a researcher is asked for: {schema}")),
     };
-    Ok(Asked { wanted, text })
+    let tokens = (text.len() / BYTES_A_TOKEN) as u64;
+    Ok(Asked { wanted, text, tokens })
 }
 
 fn authorised(vendor: Vendor, headers: &HeaderMap) -> Result<(), String> {
@@ -55,6 +55,13 @@ fn authorised(vendor: Vendor, headers: &HeaderMap) -> Result<(), String> {
         Vendor::OpenAi if !bearer => Err("no authorization".to_owned()),
         _ => Ok(()),
     }
+}
+
+/// What an answer claims to have cost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tokens {
+    pub(super) read: u64,
+    pub(super) written: u64,
 }
 
 /// Every text below these keys, in order.
@@ -80,12 +87,12 @@ fn halves(text: &str) -> (&str, &str) {
     text.split_at(middle)
 }
 
-pub(super) fn stream(vendor: Vendor, text: &str) -> String {
+pub(super) fn stream(vendor: Vendor, text: &str, tokens: Tokens) -> String {
     match vendor {
-        Vendor::Anthropic => anthropic(text),
-        Vendor::OpenAi => openai(text),
-        Vendor::Ollama => ollama(text),
-        Vendor::Compatible => compatible(text),
+        Vendor::Anthropic => anthropic(text, tokens),
+        Vendor::OpenAi => openai(text, tokens),
+        Vendor::Ollama => ollama(text, tokens),
+        Vendor::Compatible => compatible(text, tokens),
     }
 }
 
@@ -95,11 +102,11 @@ fn events(events: &[Value]) -> String {
     events.iter().map(one).collect()
 }
 
-fn anthropic(text: &str) -> String {
+fn anthropic(text: &str, tokens: Tokens) -> String {
     let (first, second) = halves(text);
     let delta = |text: &str| json!({ "type": "content_block_delta", "index": 1, "delta": { "type": "text_delta", "text": text } });
     let usage = |out: u64| {
-        json!({ "input_tokens": TOKENS_IN, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        json!({ "input_tokens": tokens.read, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
                 "output_tokens": out })
     };
     events(&[
@@ -114,12 +121,12 @@ fn anthropic(text: &str) -> String {
         delta(second),
         json!({ "type": "content_block_stop", "index": 1 }),
         json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn", "stop_sequence": null },
-            "usage": usage(TOKENS_OUT) }),
+            "usage": usage(tokens.written) }),
         json!({ "type": "message_stop" }),
     ])
 }
 
-fn openai(text: &str) -> String {
+fn openai(text: &str, tokens: Tokens) -> String {
     let (first, second) = halves(text);
     let response = |status: &str, output: Value, usage: Value| {
         json!({ "id": "resp_1", "object": "response", "created_at": 1_795_478_400, "status": status,
@@ -132,9 +139,9 @@ fn openai(text: &str) -> String {
     };
     let whole = json!([{ "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
         "content": [{ "type": "output_text", "text": text, "annotations": [] }] }]);
-    let usage = json!({ "input_tokens": TOKENS_IN, "input_tokens_details": { "cached_tokens": 0, "cache_write_tokens": 0 },
-        "output_tokens": TOKENS_OUT, "output_tokens_details": { "reasoning_tokens": 0 },
-        "total_tokens": TOKENS_IN + TOKENS_OUT });
+    let usage = json!({ "input_tokens": tokens.read, "input_tokens_details": { "cached_tokens": 0, "cache_write_tokens": 0 },
+        "output_tokens": tokens.written, "output_tokens_details": { "reasoning_tokens": 0 },
+        "total_tokens": tokens.read + tokens.written });
     events(&[
         json!({ "type": "response.created", "sequence_number": 0,
             "response": response("in_progress", json!([]), Value::Null) }),
@@ -146,19 +153,19 @@ fn openai(text: &str) -> String {
     ])
 }
 
-fn ollama(text: &str) -> String {
+fn ollama(text: &str, tokens: Tokens) -> String {
     let (first, second) = halves(text);
     let line = |content: &str| {
         json!({ "model": "m", "created_at": "2026-11-24T02:00:00Z",
             "message": { "role": "assistant", "content": content }, "done": false })
     };
     let end = json!({ "model": "m", "created_at": "2026-11-24T02:00:01Z", "message": { "role": "assistant", "content": "" },
-        "done": true, "done_reason": "stop", "total_duration": 900_000_000, "prompt_eval_count": TOKENS_IN,
-        "prompt_eval_duration": 90_000_000, "eval_count": TOKENS_OUT, "eval_duration": 700_000_000 });
+        "done": true, "done_reason": "stop", "total_duration": 900_000_000, "prompt_eval_count": tokens.read,
+        "prompt_eval_duration": 90_000_000, "eval_count": tokens.written, "eval_duration": 700_000_000 });
     [line(first), line(second), end].iter().map(|value| format!("{value}\n")).collect()
 }
 
-fn compatible(text: &str) -> String {
+fn compatible(text: &str, tokens: Tokens) -> String {
     let (first, second) = halves(text);
     let chunk = |choices: Value| {
         json!({ "id": "c_1", "object": "chat.completion.chunk", "created": 1_795_478_400, "model": "m",
@@ -168,8 +175,8 @@ fn compatible(text: &str) -> String {
         chunk(json!([{ "index": 0, "delta": { "content": content }, "finish_reason": null }]))
     };
     let mut last = chunk(json!([]));
-    last["usage"] = json!({ "prompt_tokens": TOKENS_IN, "completion_tokens": TOKENS_OUT,
-        "total_tokens": TOKENS_IN + TOKENS_OUT });
+    last["usage"] = json!({ "prompt_tokens": tokens.read, "completion_tokens": tokens.written,
+        "total_tokens": tokens.read + tokens.written });
     let chunks = [
         said(first),
         said(second),

@@ -57,14 +57,20 @@ pub struct Asked {
     pub wanted: Wanted,
     /// All of its text: system, prompts and what was sent back.
     pub text: String,
+    /// What the vendor says that it read.
+    pub tokens: u64,
 }
 
 /// Answers a request; the number counts requests of the same kind, from 1.
 pub type Script = dyn Fn(&Asked, usize) -> Value + Send + Sync;
 
+/// Tokens that an answer claims to have taken.
+pub const WRITTEN: u64 = 240;
+
 struct Shared {
     vendor: Vendor,
     script: Box<Script>,
+    written: u64,
     asked: Mutex<Vec<Asked>>,
     wrong: Mutex<Vec<String>>,
 }
@@ -83,12 +89,20 @@ impl Server {
     /// # Panics
     /// Where there is no port.
     pub fn start(vendor: Vendor, script: impl Fn(&Asked, usize) -> Value + Send + Sync + 'static) -> Self {
-        let shared = Arc::new(Shared {
-            vendor,
-            script: Box::new(script),
-            asked: Mutex::default(),
-            wrong: Mutex::default(),
-        });
+        Self::with_cost(vendor, WRITTEN, script)
+    }
+
+    /// The same, with answers that claim to have taken so many tokens (a model that reasons at length).
+    ///
+    /// # Panics
+    /// Where there is no port.
+    pub fn with_cost(
+        vendor: Vendor,
+        written: u64,
+        script: impl Fn(&Asked, usize) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let (asked, wrong) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { vendor, script: Box::new(script), written, asked, wrong });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime for the vendor");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port on loopback");
@@ -116,6 +130,15 @@ impl Server {
     pub fn asked(&self, wanted: Wanted) -> Vec<Asked> {
         let asked = self.shared.asked.lock().expect("no handler panicked");
         asked.iter().filter(|a| a.wanted == wanted).cloned().collect()
+    }
+
+    /// Tokens that the vendor says it read, over all requests.
+    ///
+    /// # Panics
+    /// Where a handler panicked.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.shared.asked.lock().expect("no handler panicked").iter().map(|a| a.tokens).sum()
     }
 
     /// Requests that the vendor would have refused.
@@ -154,9 +177,10 @@ async fn answer(
         Value::String(text) => text,
         value => value.to_string(),
     };
+    let tokens = formats::Tokens { read: asked.tokens, written: shared.written };
     let kind = match shared.vendor {
         Vendor::Ollama => "application/x-ndjson",
         _ => "text/event-stream; charset=utf-8",
     };
-    ([(header::CONTENT_TYPE, kind)], formats::stream(shared.vendor, &text)).into_response()
+    ([(header::CONTENT_TYPE, kind)], formats::stream(shared.vendor, &text, tokens)).into_response()
 }
