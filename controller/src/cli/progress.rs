@@ -43,7 +43,8 @@ pub async fn draw(mut events: mpsc::Receiver<Progress>, printer: Printer) {
                 }
             }
             Progress::Image { name, done, total, line } => {
-                let share = if total > 0 { format!(" {}%", done * 100 / total) } else { String::new() };
+                let share =
+                    (done * 100).checked_div(total).map_or_else(String::new, |share| format!(" {share}%"));
                 state.image = format!("image: {name}{share} {}", kit::text::one_line(&line, 80));
             }
             Progress::Runs { done, total, running } => {
