@@ -12,9 +12,13 @@ pub mod cli;
 pub mod fleet;
 /// SQLite: schema, migrations, queries; and the log files of runs.
 pub mod journal;
+/// The controller as a library.
+mod library;
 /// Providers of language models behind one trait.
 pub mod llm;
 /// Markdown, HTML and JSON from one document; plots.
 pub mod report;
 /// Estimates, intervals, verdicts, the ledger: METHOD.
 pub mod stats;
+
+pub use library::{AutoResearch, Builder, Error, Outcome};

@@ -19,18 +19,17 @@ fn capital(word: &str) -> String {
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// The experiment that answers: the first confirmatory one with a verdict, else the last confirmatory one, else the last
-/// closed one.
+/// The experiment that answers: the first confirmatory one with a verdict, because it was planned for the question as it
+/// was asked. Follow-ups hold under other conditions and are told after it; choosing among them by their verdicts would be
+/// a choice by result. Without one, the last closed experiment.
 fn answering(record: &Record) -> Option<&ExperimentRecord> {
     let closed =
         || record.experiments.iter().filter(|e| e.standing == Standing::Closed && !e.looks.is_empty());
-    let settled = |e: &&ExperimentRecord| {
-        let verdict =
-            e.looks.last().and_then(|look| look.contrasts.iter().find_map(ContrastAnalysis::verdict));
-        verdict.is_some_and(|v| v != Verdict::Inconclusive)
+    let judged = |e: &&ExperimentRecord| {
+        let mut contrasts = e.looks.last().into_iter().flat_map(|look| &look.contrasts);
+        e.confirmatory.is_some() && contrasts.any(|contrast| contrast.verdict().is_some())
     };
-    let confirmatory = || closed().filter(|e| e.confirmatory.is_some());
-    confirmatory().find(settled).or_else(|| confirmatory().next_back()).or_else(|| closed().next_back())
+    closed().find(judged).or_else(|| closed().next_back())
 }
 
 struct Writer {
@@ -67,7 +66,7 @@ pub fn answer(record: &Record, stopped: StoppedBy, error: f64) -> Answer {
         };
         return Answer {
             verdict: "No answer".into(),
-            text: format!("No answer. {why} {ended}"),
+            text: format!("{why} {ended}"),
             stopped_by: stopped.words().into(),
             numbers: Vec::new(),
             interpretation: String::new(),
@@ -87,12 +86,10 @@ pub fn answer(record: &Record, stopped: StoppedBy, error: f64) -> Answer {
     };
     let verdict = contrast.and_then(ContrastAnalysis::verdict);
     let word = verdict.map_or_else(|| "No verdict".to_owned(), |v| capital(v.as_str()));
-    writer.say(format!("{word}."));
     let data = data(experiment, &mut writer.numbers);
-    writer.say(data);
     match contrast {
-        Some(contrast) => effect(experiment, look, contrast, &mut writer),
-        None => writer.say(experiment.rulings.last().cloned().unwrap_or_default()),
+        Some(contrast) => effect(&data, experiment, look, contrast, &mut writer),
+        None => writer.say(format!("{data}: {}", experiment.rulings.last().cloned().unwrap_or_default())),
     }
     if verdict.is_none() {
         writer.say("This is from an exploratory experiment: an estimate, not a verdict.");
@@ -104,7 +101,10 @@ pub fn answer(record: &Record, stopped: StoppedBy, error: f64) -> Answer {
     {
         writer.say(note.clone());
     }
-    writer.say(format!("Conditions: {}", full_stop(&experiment.plan.conditions)));
+    let conditions = format!("Conditions: {}", full_stop(&experiment.plan.conditions));
+    let runs = writer.runs.clone();
+    cited(&conditions, "registered", &runs, &mut writer);
+    writer.say(conditions);
     writer.say("The metric is logged by the generated program (self-reported).");
     others(record, experiment, &mut writer);
     if verdict.is_some() {
@@ -126,7 +126,7 @@ pub fn answer(record: &Record, stopped: StoppedBy, error: f64) -> Answer {
 fn nothing(stopped: StoppedBy, ended: &str) -> Answer {
     Answer {
         verdict: "No answer".into(),
-        text: format!("No answer. {ended}"),
+        text: ended.to_owned(),
         stopped_by: stopped.words().into(),
         numbers: Vec::new(),
         interpretation: String::new(),
@@ -152,7 +152,7 @@ fn full_stop(text: &str) -> String {
     if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }
 
-/// "On digits (1437 train, 360 test, drawn anew by each seed):".
+/// "On digits (1437 train, 360 test, drawn anew by each seed)".
 fn data(experiment: &ExperimentRecord, numbers: &mut Vec<Number>) -> String {
     let plan = &experiment.plan;
     let registered = |name: &str, value: u32| Number {
@@ -168,15 +168,16 @@ fn data(experiment: &ExperimentRecord, numbers: &mut Vec<Number>) -> String {
             numbers.push(registered("training examples", sizes.train));
             numbers.push(registered("test examples", sizes.test));
             format!(
-                "On {} ({} train, {} test, drawn anew by each seed):",
+                "On {} ({} train, {} test, drawn anew by each seed)",
                 plan.data_set, sizes.train, sizes.test
             )
         }
-        None => format!("On {} (one fixed split):", plan.data_set),
+        None => format!("On {} (one fixed split)", plan.data_set),
     }
 }
 
 fn effect(
+    data: &str,
     experiment: &ExperimentRecord,
     look: &LookAnalysis,
     contrast: &ContrastAnalysis,
@@ -184,10 +185,6 @@ fn effect(
 ) {
     let plan = &experiment.plan;
     let judgement = &contrast.judgement;
-    match &contrast.claim {
-        Some(claim) => writer.say(format!("claimed was \"{}\".", claim.text.trim_end_matches('.'))),
-        None => writer.say(format!("measured was {} ({}).", plan.metric.name, plan.metric.unit)),
-    }
     let planned = plan.looks.last().copied().unwrap_or(0);
     let failed: u64 = judgement.failures.iter().map(|f| f.failed).sum();
     let runs: u64 = judgement.failures.iter().map(|f| f.runs).sum();
@@ -210,8 +207,9 @@ fn effect(
         let level = sentences::level(contrast.error);
         let shown = [value, low, high].map(sentences::number);
         writer.say(format!(
-            "{}: {} {unit} ({level} interval {} to {}; {} seeds each, {how}; {} of {runs} runs finished, {failed} failed{}).",
-            capital(&contrast.label),
+            "{data}, {} {}: {} {unit} ({level} interval {} to {}; {} seeds each, {how}; {} of {runs} runs finished, {failed} failed{}).",
+            plan.metric.name.replace('_', " "),
+            contrast.label,
             shown[0],
             shown[1],
             shown[2],
@@ -258,8 +256,10 @@ fn effect(
     let because =
         contrast.sentence.rsplit_once("; rests on").map_or(contrast.sentence.as_str(), |(text, _)| text);
     let reason = because.split_once("); ").map_or(because, |(_, reason)| reason);
-    if contrast.claim.is_some() {
-        writer.say(full_stop(&capital(reason)));
+    if let Some(claim) = &contrast.claim {
+        let verdict = contrast.verdict().map_or("without a verdict", Verdict::as_str);
+        let text = claim.text.trim_end_matches('.');
+        writer.say(format!("The claim \"{text}\" is {verdict}: {}", full_stop(reason)));
     }
     if judgement.ruling.rests_on_failed_runs {
         writer.say("The verdict rests on the failed runs.");
@@ -291,26 +291,33 @@ fn others(record: &Record, answering: &ExperimentRecord, writer: &mut Writer) {
         if finding.finding.experiment == answering.id || finding.finding.verdict == "exploratory" {
             continue;
         }
-        writer.say(format!("Follow-up {}: {}", finding.finding.experiment, full_stop(&finding.finding.text)));
-        cited(&finding.finding.text, &finding.runs, writer);
+        let title =
+            record.experiments.iter().find(|e| e.id == finding.finding.experiment).map(|e| &e.plan.title);
+        let title = title.map_or_else(String::new, |title| format!(" ({title})"));
+        let (id, text) = (&finding.finding.experiment, full_stop(&finding.finding.text));
+        let text = format!("Follow-up {id}{title}: {text}");
+        cited(&text, "by the finding's own rule", &finding.runs, writer);
+        writer.say(text);
     }
     let contrasts = answering.looks.last().into_iter().flat_map(|look| &look.contrasts);
     for contrast in contrasts.filter(|c| c.claim.is_some()).skip(1) {
         let verdict = contrast.verdict().map_or("", Verdict::as_str);
-        writer.say(format!("{}: {}", capital(verdict), full_stop(&contrast.sentence)));
-        cited(&contrast.sentence, &contrast.runs, writer);
+        let text = format!("{}: {}", capital(verdict), full_stop(&contrast.sentence));
+        cited(&text, "METHOD §2.1", &contrast.runs, writer);
+        writer.say(text);
     }
 }
 
-fn cited(text: &str, runs: &[String], writer: &mut Writer) {
+/// Lists the numbers of a sentence that was written elsewhere by rule.
+fn cited(text: &str, rule: &str, runs: &[String], writer: &mut Writer) {
     for number in super::numbers::all(text) {
         let value = number.replace(',', "").parse().ok();
         writer.numbers.push(Number {
-            name: "of a finding".into(),
+            name: "of a sentence".into(),
             value,
             shown: number,
             unit: String::new(),
-            rule: "by the finding's own rule".into(),
+            rule: rule.to_owned(),
             runs: runs.to_vec(),
         });
     }

@@ -7,11 +7,15 @@ use std::{path::Path, sync::Arc};
 use kit::{clock::SystemClock, task::CancellationToken};
 use proto::v1;
 
-use super::{error::{CliError, chain}, local_worker::{self, LocalWorker}, session::journal_failed};
+use super::{
+    error::{CliError, chain},
+    local_worker::{self, LocalWorker},
+    session::journal_failed,
+};
 use crate::{
     campaign::{executor::sink::JournalSink, progress::Watchers},
     fleet::{Fleet, Link, RunEnd},
-    journal::{CampaignState, EndedHere, Journal, RunRow},
+    journal::{CampaignId, CampaignState, EndedHere, Journal, RunRow},
 };
 
 /// Before a command that only reads: where a kill left something, a worker is started, does its sweep, and goes.
@@ -26,7 +30,9 @@ pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
     let abandoned = {
         let journal = Journal::open_read_only(data_dir, clock.clone());
         match journal {
-            Ok(journal) => !abandoned(&journal).await?.is_empty(),
+            Ok(journal) => {
+                !abandoned(&journal).await?.is_empty() || !ownerless(&journal).await?.is_empty()
+            }
             Err(error) => return Err(super::session::open_failed(&error)),
         }
     };
@@ -51,15 +57,23 @@ fn left_something(data_dir: &Path) -> bool {
     dead && local_worker::left_something(data_dir)
 }
 
-/// Runs that no living command follows.
+/// Campaigns that are marked as running and belong to no living command.
+async fn ownerless(journal: &Journal) -> Result<Vec<CampaignId>, CliError> {
+    let campaigns = journal.list_campaigns(true).await.map_err(journal_failed)?;
+    let running = |state| matches!(state, CampaignState::Running | CampaignState::Paused);
+    Ok(campaigns
+        .into_iter()
+        .filter(|campaign| running(campaign.state) && matches!(journal.is_owned(campaign.id), Ok(None)))
+        .map(|campaign| campaign.id)
+        .collect())
+}
+
+/// Runs that no living command follows: not over, or over and not yet fetched and released.
 async fn abandoned(journal: &Journal) -> Result<Vec<RunRow>, CliError> {
-    let mut abandoned = Vec::new();
-    for run in journal.unreleased_runs().await.map_err(journal_failed)? {
-        if matches!(journal.is_owned(run.campaign), Ok(None)) {
-            abandoned.push(run);
-        }
-    }
-    Ok(abandoned)
+    let mut runs = journal.unfinished_runs().await.map_err(journal_failed)?;
+    runs.extend(journal.unreleased_runs().await.map_err(journal_failed)?);
+    runs.retain(|run| matches!(journal.is_owned(run.campaign), Ok(None)));
+    Ok(runs)
 }
 
 /// Ends them: each is cancelled, followed to its end, and released.
@@ -67,14 +81,11 @@ async fn abandoned(journal: &Journal) -> Result<Vec<RunRow>, CliError> {
 /// # Errors
 /// Where the journal fails.
 pub(super) async fn end_abandoned(journal: &Journal, fleet: &Fleet) -> Result<(), CliError> {
-    for campaign in journal.list_campaigns(true).await.map_err(journal_failed)? {
-        let running = matches!(campaign.state, CampaignState::Running | CampaignState::Paused);
-        if running && matches!(journal.is_owned(campaign.id), Ok(None)) {
-            let reason = Some("interrupted".to_owned());
-            let state = CampaignState::Interrupted;
-            journal.set_campaign_state(campaign.id, state, reason).await.map_err(journal_failed)?;
-            journal.settle_open_calls(campaign.id).await.map_err(journal_failed)?;
-        }
+    for campaign in ownerless(journal).await? {
+        let reason = Some("interrupted".to_owned());
+        let state = CampaignState::Interrupted;
+        journal.set_campaign_state(campaign, state, reason).await.map_err(journal_failed)?;
+        journal.settle_open_calls(campaign).await.map_err(journal_failed)?;
     }
     let cancel = CancellationToken::new();
     cancel.cancel();
@@ -96,9 +107,7 @@ async fn end_one(
     run: &RunRow,
     cancel: &CancellationToken,
 ) -> Result<(), CliError> {
-    let ended_here = |how| async {
-        journal.end_run(run.id, how).await.map_err(journal_failed).map(|_| ())
-    };
+    let ended_here = |how| async { journal.end_run(run.id, how).await.map_err(journal_failed).map(|_| ()) };
     let start = Arc::new(v1::StartRunRequest {
         run_id: run.id.to_string(),
         controller_id: journal.controller_id().to_string(),

@@ -89,9 +89,9 @@ impl Config {
         for file in user.into_iter().chain([Path::new(FILE)]).filter(|file| file.exists()) {
             figment = figment.merge(Toml::file_exact(file));
         }
-        // The worker has its own prefix below ours; the log's filter is no setting.
+        // The worker has its own prefix below ours; the log's filter and the program are no settings.
         let ours = Env::prefixed("AUTORESEARCH_")
-            .filter(|key| !key.starts_with("worker_") && key != "log")
+            .filter(|key| !key.starts_with("worker_") && key != "log" && key != "program")
             .lowercase(true);
         figment.merge(ours)
     }
@@ -132,13 +132,14 @@ fn describe(error: &figment::Error) -> String {
         },
     );
     let key = error.path.join(".");
-    match &error.kind {
+    let line = match &error.kind {
         figment::error::Kind::UnknownField(field, known) => {
             format!("{place}: unknown key `{field}`; the keys are {}", known.join(", "))
         }
         kind if key.is_empty() => format!("{place}: {kind}"),
         kind => format!("{place}: {key}: {kind}"),
-    }
+    };
+    kit::text::one_line(&line, 600)
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use std::{fmt::Write as _, process::ExitCode, time::Duration};
 use kit::{clock::SystemClock, size::Bytes};
 use proto::v1;
 
-use super::{Global, config::Config, error::{CliError, chain}, local_worker::LocalWorker, out::Printer};
-use crate::{
-    fleet::Link,
-    journal::Journal,
-    llm::Keys,
+use super::{
+    Global,
+    config::Config,
+    error::{CliError, chain},
+    local_worker::LocalWorker,
+    out::Printer,
 };
+use crate::{fleet::Link, journal::Journal, llm::Keys};
 
 /// Tell what works here, and what to do about what does not.
 ///
@@ -19,7 +21,7 @@ use crate::{
 pub struct Args {}
 
 pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
-    let config = Config::load(&serde_json::json!({ "data_dir": global.data_dir }))?;
+    let config = Config::load(global)?;
     let data_dir = config.data_dir()?;
     let clock = SystemClock::shared();
     let journal = match Journal::open_read_only(&data_dir, clock.clone()) {
@@ -53,8 +55,12 @@ pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<Ex
         Ok(info) => worker_text(&mut text, info).unwrap_or_default(),
         Err(error) => writeln!(text, "worker       cannot be started: {error}").unwrap_or_default(),
     }
-    write!(text, "{}", if usable { "A campaign can run here." } else { "No campaign can run here: see above." })
-        .unwrap_or_default();
+    write!(
+        text,
+        "{}",
+        if usable { "A campaign can run here." } else { "No campaign can run here: see above." }
+    )
+    .unwrap_or_default();
     printer.result(&json, &text)?;
     Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -122,7 +128,11 @@ fn worker_text(out: &mut String, info: &v1::GetWorkerResponse) -> std::fmt::Resu
         writeln!(out, "image        {}: {state}", image.name)?;
     }
     for backend in &info.backends {
-        let state = if backend.available { "available".to_owned() } else { format!("not available: {}", backend.reason) };
+        let state = if backend.available {
+            "available".to_owned()
+        } else {
+            format!("not available: {}", backend.reason)
+        };
         writeln!(out, "backend      {} {}: {state}", backend.name, backend.version)?;
         for rule in &backend.rules {
             writeln!(out, "  {:12} {:13} {}", rule.name, enforcement(rule), rule.detail)?;

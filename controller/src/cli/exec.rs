@@ -8,8 +8,8 @@ use std::{
 };
 
 use kit::{duration::Span, size::Bytes, task::CancellationToken};
-use proto::v1;
 use prost::Message as _;
+use proto::v1;
 
 use super::{
     Global,
@@ -30,8 +30,8 @@ use crate::{
     },
     fleet::{FleetError, RunEnd},
     journal::{
-        CampaignId, CampaignKind, CampaignState, EndedHere, Journal, Limits, LogStream, NewCampaign, NewRun, RunId,
-        RunPurpose,
+        CampaignId, CampaignKind, CampaignState, EndedHere, Journal, Limits, LogStream, NewCampaign, NewRun,
+        RunId, RunPurpose,
     },
 };
 
@@ -70,7 +70,13 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     shm: Option<Bytes>,
     /// GPUs [default: 0].
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        hide_default_value = true
+    )]
     gpus: u32,
     /// The image, by its name on the worker [default: torch].
     #[arg(long, value_name = "NAME")]
@@ -79,10 +85,16 @@ pub struct Args {
     #[arg(long, value_name = "JSON", allow_negative_numbers = true, value_parser = params)]
     params: Option<serde_json::Value>,
     /// The seed of the four random streams [default: 0].
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        hide_default_value = true
+    )]
     seed: u64,
     /// The worker's way to make a sandbox: docker [default: the worker's choice].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = ["docker", "native"])]
     backend: Option<String>,
 }
 
@@ -98,9 +110,7 @@ fn params(text: &str) -> Result<serde_json::Value, String> {
 }
 
 pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
-    let flags = serde_json::json!({});
-    let mut config = Config::load(&flags)?;
-    config.data_dir = global.data_dir.clone().or(config.data_dir);
+    let mut config = Config::load(global)?;
     let program = read_program(&args.file)?;
     if let Some(image) = &args.image {
         kit::name::check_name(image).map_err(|e| CliError::field("--image", e))?;
@@ -182,13 +192,15 @@ impl Exec<'_> {
     }
 
     async fn prepare_image(&self, cancel: &CancellationToken, watchers: &Watchers) -> Result<(), CliError> {
-        images::prepare(&self.session.fleet, self.image, watchers, cancel).await.map_err(|error| {
-            match error {
+        images::prepare(&self.session.fleet, self.image, watchers, cancel).await.map_err(
+            |error| match error {
                 FleetError::Cancelled => CliError::Interrupted,
-                FleetError::Call { code: tonic::Code::NotFound, message, .. } => CliError::field("--image", message),
+                FleetError::Call { code: tonic::Code::NotFound, message, .. } => {
+                    CliError::field("--image", message)
+                }
                 other => CliError::Failed(chain(&other)),
-            }
-        })?;
+            },
+        )?;
         Ok(())
     }
 
@@ -388,7 +400,8 @@ impl Told {
             }
         }
         lines.push("---".to_owned());
-        let message = if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
+        let message =
+            if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
         lines.push(format!("{}{}", outcome_word(outcome.kind()), kit::text::one_line(&message, 400)));
         lines.push(format!(
             "run {}  {:.1} s  {:.1} s of CPU  peak memory {}",

@@ -2,7 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::{Global, error::CliError, out::{Format, Printer, table}, session};
+use super::{
+    Global,
+    error::CliError,
+    out::{Format, Printer, table},
+    session,
+};
 use crate::journal::CampaignRow;
 
 /// List campaigns, newest first.

@@ -49,6 +49,27 @@ pub fn left_something(data_dir: &Path) -> bool {
     any("sandboxes") || worker::serve::socket_path(&folder_of(data_dir)).is_ok_and(|socket| socket.exists())
 }
 
+/// The program that has the hidden command: this one, or, for a program that only links the library, the one named in
+/// AUTORESEARCH_PROGRAM, the one beside it or above its folder, or the one on PATH.
+fn program() -> Result<PathBuf, String> {
+    const NAME: &str = "autoresearch";
+    if let Some(named) = std::env::var_os("AUTORESEARCH_PROGRAM") {
+        return Ok(named.into());
+    }
+    let this = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    if this.file_name().is_some_and(|name| name == NAME) {
+        return Ok(this);
+    }
+    let near = this.ancestors().skip(1).take(2).map(|folder| folder.join(NAME));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path: Vec<PathBuf> = std::env::split_paths(&path).map(|folder| folder.join(NAME)).collect();
+    let found = near.chain(on_path).find(|program| program.is_file());
+    found.ok_or_else(|| {
+        "the program `autoresearch` is not beside this one and not on PATH: install it, or name it in AUTORESEARCH_PROGRAM"
+            .to_owned()
+    })
+}
+
 /// Starts the local worker where none listens, and connects to it.
 pub struct LocalWorker {
     folder: PathBuf,
@@ -95,7 +116,7 @@ impl LocalWorker {
         };
         let (stdout, stderr, from) =
             open().map_err(|e| unreachable(format!("cannot write {}: {e}", path.display())))?;
-        let program = std::env::current_exe().map_err(|e| unreachable(format!("cannot find this program: {e}")))?;
+        let program = program().map_err(unreachable)?;
         let child = Command::new(program)
             .arg(COMMAND)
             .arg(&self.folder)
@@ -125,10 +146,8 @@ impl LocalWorker {
 #[async_trait]
 impl Dialer for LocalWorker {
     async fn dial(&self) -> Result<Channel, FleetError> {
-        let socket = worker::serve::socket_path(&self.folder).map_err(|e| FleetError::Unreachable {
-            worker: "local".to_owned(),
-            detail: chain(&e),
-        })?;
+        let socket = worker::serve::socket_path(&self.folder)
+            .map_err(|e| FleetError::Unreachable { worker: "local".to_owned(), detail: chain(&e) })?;
         let mut child = self.child.lock().await;
         let (mut starts, mut log_from) = (0, 0);
         let since = self.clock.monotonic();
@@ -151,7 +170,8 @@ impl Dialer for LocalWorker {
                         return Err(FleetError::Unreachable { worker: "local".to_owned(), detail: words });
                     }
                     if !taken && words.contains("error:") {
-                        let detail = words.split_once("error:").map_or(words.clone(), |(_, w)| w.trim().to_owned());
+                        let detail =
+                            words.split_once("error:").map_or(words.clone(), |(_, w)| w.trim().to_owned());
                         return Err(FleetError::Unreachable { worker: "local".to_owned(), detail });
                     }
                 }

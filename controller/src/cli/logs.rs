@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Global, error::CliError, out::{Format, Printer}, session};
+use super::{
+    Global,
+    error::CliError,
+    out::{Format, Printer},
+    session,
+};
 use crate::journal::{Journal, LogStream, RunId};
 
 /// Print what a run wrote.

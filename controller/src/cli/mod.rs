@@ -21,9 +21,11 @@ mod logs;
 mod out;
 mod progress;
 mod report;
+/// From settings to the end of a campaign.
+pub(crate) mod research;
 mod run;
 /// Journal and workers of one command.
-mod session;
+pub(crate) mod session;
 mod show;
 /// Ctrl-C once, and twice.
 mod signals;
@@ -51,12 +53,14 @@ struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, serde::Serialize, clap::Args)]
 struct Global {
     /// Where journal, reports and the local worker are kept [default: $XDG_DATA_HOME/autoresearch].
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     /// How results are printed: text for people, or one JSON object on one line.
+    #[serde(skip)]
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
@@ -72,7 +76,9 @@ enum Command {
     Doctor(doctor::Args),
     /// The worker that `run` and `exec` start.
     #[command(name = local_worker::COMMAND, hide = true)]
-    LocalWorker { folder: PathBuf },
+    LocalWorker {
+        folder: PathBuf,
+    },
 }
 
 /// The whole program: parse, configure, call, and an exit code.
@@ -121,9 +127,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
         Command::Logs(args) => logs::run(args, &global, printer).await,
         Command::Report(args) => report::run(args, &global, printer).await,
         Command::Doctor(args) => doctor::run(args, &global, printer).await,
-        Command::LocalWorker { folder } => {
-            local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS)
-        }
+        Command::LocalWorker { folder } => local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS),
     }
 }
 

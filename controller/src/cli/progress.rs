@@ -35,7 +35,8 @@ pub async fn draw(mut events: mpsc::Receiver<Progress>, printer: Printer) {
             Progress::Started { id } => bar.println(format!("campaign {id}")),
             Progress::Step { iteration, iterations, step, detail } => {
                 state = Shown { budget: state.budget, ..Shown::default() };
-                let place = if iteration == 0 { String::new() } else { format!("[{iteration}/{iterations}] ") };
+                let place =
+                    if iteration == 0 { String::new() } else { format!("[{iteration}/{iterations}] ") };
                 bar.set_prefix(format!("{place}{step}"));
                 if !detail.is_empty() {
                     bar.println(format!("{place}{step}: {}", kit::text::one_line(&detail, 160)));

@@ -2,7 +2,12 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::{Global, error::CliError, out::{Format, Printer}, session};
+use super::{
+    Global,
+    error::CliError,
+    out::{Format, Printer},
+    session,
+};
 
 /// Print a campaign's report, or its path.
 #[derive(Debug, clap::Args)]
@@ -42,5 +47,6 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|e| CliError::Failed(format!("cannot read {}: {e}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|e| CliError::Failed(format!("cannot read {}: {e}", path.display())))
 }

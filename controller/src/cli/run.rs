@@ -1,6 +1,6 @@
 //! `autoresearch run QUESTION`
 
-use std::{io::Read as _, process::ExitCode, sync::Arc};
+use std::{io::Read as _, process::ExitCode};
 
 use kit::{duration::Span, task::CancellationToken};
 use serde::Serialize;
@@ -8,21 +8,17 @@ use serde::Serialize;
 use super::{
     Global,
     config::Config,
-    error::{CliError, chain},
+    error::CliError,
     out::Printer,
     progress,
+    research::{Thinking, research},
     session::Session,
     signals,
     values::{Count, Dollars},
 };
 use crate::{
-    campaign::{
-        self, CampaignEnd, CampaignSettings, DataSet, Deps, ModelResearcher, Watchers,
-        offline::{self, Offline},
-        researcher::{Researcher, Wishes},
-        settings::QUESTION_BYTES,
-    },
-    journal::{CampaignId, CampaignState},
+    campaign::{CampaignEnd, CampaignSettings, Watchers, settings::QUESTION_BYTES},
+    journal::CampaignState,
     llm,
 };
 
@@ -82,7 +78,7 @@ struct Flags {
     cost_budget: Option<Dollars>,
     /// The smallest effect worth knowing, like 0.5pt, 2% or 0.01.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[arg(long, value_name = "EFFECT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "EFFECT", allow_hyphen_values = true)]
     smallest_effect: Option<String>,
     /// Failures in a row that stop the campaign [default: 5].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +97,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
     let keys = llm::Keys::from_env();
     let seen = keys.seen();
-    let thinking = thinking(&config, keys)?;
+    let thinking = Thinking::open(&config.llm, config.llm_url.clone(), keys)?;
     thinking.accepts(&settings)?;
     if matches!(thinking, Thinking::Rules) && !seen.is_empty() {
         // Nobody shall believe that a key alone chooses a model that costs money.
@@ -110,12 +106,12 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     let data_dir = config.data_dir()?;
 
     let session = Session::open(&data_dir, config.backend.as_deref()).await?;
-    let ended = research(&session, thinking, settings, printer).await;
+    let ended = watched(&session, thinking, settings, printer).await;
     session.end().await;
     finish(&ended?, printer)
 }
 
-async fn research(
+async fn watched(
     session: &Session,
     thinking: Thinking,
     settings: CampaignSettings,
@@ -125,19 +121,10 @@ async fn research(
     signals::listen(cancel.clone(), printer)?;
     let (watchers, events) = Watchers::channel();
     let drawing = kit::task::spawn("progress", progress::draw(events, printer));
-    let id = CampaignId::new();
-    let deps = Deps {
-        journal: session.journal.clone(),
-        fleet: Arc::new(session.fleet.clone()),
-        researcher: thinking.researcher(session, id, &settings)?,
-        clock: session.clock.clone(),
-        progress: watchers,
-        data_sets: data_sets(),
-    };
-    let ended = campaign::run_campaign(deps, id, settings, cancel).await;
+    let ended = research(session, thinking, settings, watchers, cancel).await;
     // The last sender went with the campaign.
     drawing.await.ok();
-    ended.map_err(|error| if error.is_usage() { CliError::Usage(chain(&error)) } else { CliError::Failed(chain(&error)) })
+    ended
 }
 
 fn finish(end: &CampaignEnd, printer: Printer) -> Result<ExitCode, CliError> {
@@ -192,72 +179,5 @@ fn settings(question: String, config: &Config) -> CampaignSettings {
         backend: config.backend.clone(),
         repairs: config.max_repairs,
         ..CampaignSettings::new(question.trim(), &config.llm)
-    }
-}
-
-/// The data that ships with the program.
-fn data_sets() -> Vec<DataSet> {
-    let shipped = offline::data_sets().iter().flat_map(|set| {
-        set.files.iter().take(1).map(|(_, bytes)| DataSet {
-            name: set.name.to_owned(),
-            description: set.description.to_owned(),
-            smallest_effect: set.metrics.first().map(|metric| metric.smallest_effect),
-            bytes: bytes::Bytes::from_static(bytes),
-        })
-    });
-    shipped.collect()
-}
-
-/// Who thinks, before there is a journal.
-enum Thinking {
-    Rules,
-    Model(Arc<dyn llm::Model>),
-}
-
-/// Opens whoever `--llm` names; nothing is sent.
-fn thinking(config: &Config, keys: llm::Keys) -> Result<Thinking, CliError> {
-    if config.llm == "offline" {
-        return Ok(Thinking::Rules);
-    }
-    let spec = config.llm.parse().map_err(|e: llm::ParseSpecError| CliError::field("--llm", e))?;
-    let options = llm::OpenOptions { url: config.llm_url.clone(), ..llm::OpenOptions::new(spec, keys) };
-    llm::open(options).map(Thinking::Model).map_err(|e| CliError::field("--llm", e))
-}
-
-impl Thinking {
-    /// Whether it can take the question, before anything is built or started.
-    fn accepts(&self, settings: &CampaignSettings) -> Result<(), CliError> {
-        let wishes = Wishes {
-            seeds: settings.seeds,
-            smallest_effect: settings.smallest_effect.clone(),
-            data_set: settings.data_set.clone(),
-        };
-        match self {
-            Self::Rules => {
-                Offline.accepts_with(&settings.question, &wishes).map_err(|e| CliError::Usage(e.to_string()))
-            }
-            Self::Model(_) => match &settings.data_set {
-                Some(name) if offline::data_set(name).is_none() => {
-                    let known: Vec<&str> = offline::data_sets().iter().map(|set| set.name).collect();
-                    Err(CliError::field("--dataset", format!("there is no `{name}`; there are {}", known.join(", "))))
-                }
-                _ => Ok(()),
-            },
-        }
-    }
-
-    fn researcher(
-        self,
-        session: &Session,
-        id: CampaignId,
-        settings: &CampaignSettings,
-    ) -> Result<Arc<dyn Researcher>, CliError> {
-        match self {
-            Self::Rules => Ok(Arc::new(Offline)),
-            Self::Model(model) => {
-                let researcher = ModelResearcher::new(model, session.journal.clone(), id, settings.cost_budget);
-                Ok(Arc::new(researcher.map_err(|e| CliError::Usage(e.to_string()))?))
-            }
-        }
     }
 }

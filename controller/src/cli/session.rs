@@ -3,9 +3,16 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use kit::clock::{Clock, SystemClock};
+use kit::{
+    clock::{Clock, SystemClock},
+    size::Bytes,
+};
 
-use super::{Global, cleanup, error::{CliError, chain}, local_worker::LocalWorker};
+use super::{
+    Global, cleanup,
+    error::{CliError, chain},
+    local_worker::LocalWorker,
+};
 use crate::{
     fleet::{Fleet, Link},
     journal::{Journal, JournalError, OpenError},
@@ -13,6 +20,8 @@ use crate::{
 
 /// A command that ends waits so long for its worker to go (WORKER §6).
 const GOODBYE: Duration = Duration::from_secs(5);
+/// Less room than this holds no journal and no log.
+const ROOM: Bytes = Bytes(256 << 20);
 
 /// Journal and workers.
 pub struct Session {
@@ -33,6 +42,7 @@ impl Session {
     /// [`CliError::Usage`] with what the machine lacks.
     pub async fn open(data_dir: &Path, backend: Option<&str>) -> Result<Self, CliError> {
         let clock = SystemClock::shared();
+        room_on_disk(data_dir)?;
         kit::folder::create_private(data_dir)?;
         let journal = Journal::open(data_dir, clock.clone()).map_err(|e| CliError::Usage(chain(&e)))?;
         let local = LocalWorker::new(data_dir, clock.clone());
@@ -61,6 +71,22 @@ impl Session {
     }
 }
 
+/// Whether the disk of the data folder has room for a journal at all, before anything is written to it.
+fn room_on_disk(data_dir: &Path) -> Result<(), CliError> {
+    let there = data_dir.ancestors().find(|folder| folder.exists()).unwrap_or(data_dir);
+    let status = nix::sys::statvfs::statvfs(there)
+        .map_err(|e| CliError::field("data_dir", format!("{}: {e}", there.display())))?;
+    let free = status.blocks_available().saturating_mul(status.fragment_size());
+    if free < ROOM.0 {
+        let shown = if free == 0 { "nothing".to_owned() } else { Bytes(free).to_string() };
+        return Err(CliError::field(
+            "data_dir",
+            format!("the disk of {} is full: {shown} is free and {ROOM} are needed", data_dir.display()),
+        ));
+    }
+    Ok(())
+}
+
 fn usable(link: &Link, wanted: Option<&str>) -> Result<(), CliError> {
     let view = link.view();
     let backends = &view.info.backends;
@@ -72,14 +98,17 @@ fn usable(link: &Link, wanted: Option<&str>) -> Result<(), CliError> {
         }
         reasons.push(format!("{}: {}", backend.name, backend.reason));
     }
-    if reasons.is_empty() {
+    if let (true, Some(wanted)) = (reasons.is_empty(), wanted) {
         let known: Vec<&str> = backends.iter().map(|b| b.name.as_str()).collect();
         return Err(CliError::field(
             "--backend",
-            format!("worker {} has no `{}`; it has {}", link.name(), wanted.unwrap_or_default(), known.join(", ")),
+            format!("worker {} has no `{wanted}`; it has {}", link.name(), known.join(", ")),
         ));
     }
-    Err(CliError::Usage(format!("no sandbox can be made: {} (autoresearch doctor tells more)", reasons.join("; "))))
+    Err(CliError::Usage(format!(
+        "no sandbox can be made: {} (autoresearch doctor tells more)",
+        reasons.join("; ")
+    )))
 }
 
 /// The journal for reading; `None` where nothing was run yet. Before that, what a killed command left is ended.
@@ -87,7 +116,7 @@ fn usable(link: &Link, wanted: Option<&str>) -> Result<(), CliError> {
 /// # Errors
 /// Damaged, or another program's.
 pub(super) async fn read(global: &Global) -> Result<Option<Journal>, CliError> {
-    let config = super::config::Config::load(&serde_json::json!({ "data_dir": global.data_dir }))?;
+    let config = super::config::Config::load(global)?;
     let data_dir = config.data_dir()?;
     cleanup::after_a_kill(&data_dir).await?;
     match Journal::open_read_only(&data_dir, SystemClock::shared()) {

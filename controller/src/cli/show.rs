@@ -2,7 +2,13 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use super::{Global, error::CliError, list, out::{Printer, table}, session};
+use super::{
+    Global,
+    error::CliError,
+    list,
+    out::{Printer, table},
+    session,
+};
 use crate::journal::{CampaignRow, RunRow};
 
 /// Show one campaign: its state, its answer so far, and every run.

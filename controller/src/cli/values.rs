@@ -64,7 +64,10 @@ impl FromStr for Dollars {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || {
-            format!("`{}` is not an amount of US dollars: write a number over 0, like `20` or `0.50`", shown(text))
+            format!(
+                "`{}` is not an amount of US dollars: write a number over 0, like `20` or `0.50`",
+                shown(text)
+            )
         };
         let number: f64 = text.trim().trim_start_matches('$').parse().map_err(|_| wrong())?;
         let micro = (number * 1e6).round();
@@ -91,7 +94,8 @@ pub struct Cpus(pub u32);
 impl FromStr for Cpus {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("`{}` is not a number of CPUs: write a number over 0, like `2` or `0.5`", shown(text));
+        let wrong =
+            || format!("`{}` is not a number of CPUs: write a number over 0, like `2` or `0.5`", shown(text));
         let number: f64 = text.trim().parse().map_err(|_| wrong())?;
         let millis = (number * 1e3).round();
         if (1.0..=1e6).contains(&millis) { Ok(Self(millis as u32)) } else { Err(wrong()) }

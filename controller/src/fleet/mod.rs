@@ -288,10 +288,8 @@ impl Fleet {
         sink: &mut dyn RunSink,
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {
-        let unknown = RunEnd::Lost {
-            cause: v1::LostCause::Unspecified,
-            detail: "no worker knows the run".to_owned(),
-        };
+        let unknown =
+            RunEnd::Lost { cause: v1::LostCause::Unspecified, detail: "no worker knows the run".to_owned() };
         for link in self.links.iter() {
             match run::from_watching_on(link, start, sink, cancel).await? {
                 RunEnd::Lost { .. } => {}

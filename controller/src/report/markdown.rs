@@ -137,7 +137,8 @@ fn experiment_section(out: &mut String, e: &Experiment) -> std::fmt::Result {
     if !e.motivated_by.is_empty() {
         writeln!(out, "- Follows from {}", plain(&e.motivated_by.join(", ")))?;
     }
-    for look in &e.looks {
+    // An exploratory look spends nothing, so its intervals have no registered level.
+    for look in e.looks.iter().filter(|look| look.error > 0.0) {
         writeln!(
             out,
             "- Look at {} seeds, intervals at {}: {}",

@@ -179,11 +179,11 @@ impl Driver {
     pub(super) async fn report(&mut self, stopped: StoppedBy) -> Result<Event, CampaignError> {
         let state = self.state(stopped);
         let report = reporter::build(self, stopped, state).await?;
-        self.answer.clone_from(&report.answer.text);
+        self.answer = format!("{}. {}", report.answer.verdict, report.answer.text);
         let folder = self.deps.journal.campaign_folder(self.id);
         let paths = reporter::write(&report, &folder)?;
         self.report_path = Some(paths.html.clone());
-        self.deps.journal.set_answer(self.id, &report.answer.text).await?;
+        self.deps.journal.set_answer(self.id, &self.answer).await?;
         self.deps.journal.set_report_paths(self.id, paths).await?;
         let mut reason = stopped.words().to_owned();
         if !self.record.stop_reason.is_empty() {

@@ -136,6 +136,17 @@ fn prompts() -> Result<Environment<'static>, ModelError> {
 }
 
 impl ModelResearcher {
+    /// Whether a cost budget can be kept: asked before anything is written.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownPrice`] where there is a cost budget and no price to keep it by.
+    pub fn check_budget(model: &dyn Model, cost_budget: Option<f64>) -> Result<(), ModelError> {
+        match price::price(model.spec()) {
+            None if cost_budget.is_some() => Err(ModelError::UnknownPrice(model.spec().to_string())),
+            _ => Ok(()),
+        }
+    }
+
     /// A researcher whose calls are journalled under `campaign`.
     ///
     /// # Errors
@@ -146,10 +157,8 @@ impl ModelResearcher {
         campaign: CampaignId,
         cost_budget: Option<f64>,
     ) -> Result<Self, ModelError> {
+        Self::check_budget(model.as_ref(), cost_budget)?;
         let price = price::price(model.spec());
-        if cost_budget.is_some() && price.is_none() {
-            return Err(ModelError::UnknownPrice(model.spec().to_string()));
-        }
         let prompts = prompts()?;
         let system = prompts.get_template("system.j2").and_then(|t| t.render(()));
         let system = system.map_err(|e| ModelError::Prompt(format!("{e:#}")))?;

@@ -1,0 +1,125 @@
+//! From settings to the end of a campaign, for the command line and for the library: who thinks, what data travel, and
+//! the loop. Nothing here prints.
+
+use std::sync::Arc;
+
+use kit::task::CancellationToken;
+
+use super::{
+    error::{CliError, chain},
+    session::Session,
+};
+use crate::{
+    campaign::{
+        self, CampaignEnd, CampaignSettings, DataSet, Deps, ModelResearcher, Watchers,
+        offline::{self, Offline},
+        researcher::{Researcher, Wishes},
+    },
+    journal::CampaignId,
+    llm,
+};
+
+/// One campaign, to its end.
+///
+/// # Errors
+/// Where it ended without a report.
+pub(crate) async fn research(
+    session: &Session,
+    thinking: Thinking,
+    settings: CampaignSettings,
+    watchers: Watchers,
+    cancel: CancellationToken,
+) -> Result<CampaignEnd, CliError> {
+    let id = CampaignId::new();
+    let deps = Deps {
+        journal: session.journal.clone(),
+        fleet: Arc::new(session.fleet.clone()),
+        researcher: thinking.researcher(session, id, &settings)?,
+        clock: session.clock.clone(),
+        progress: watchers,
+        data_sets: data_sets(),
+    };
+    let ended = campaign::run_campaign(deps, id, settings, cancel).await;
+    ended.map_err(|error| match error.is_usage() {
+        true => CliError::Usage(chain(&error)),
+        false => CliError::Failed(chain(&error)),
+    })
+}
+
+/// The data that ships with the program.
+fn data_sets() -> Vec<DataSet> {
+    let shipped = offline::data_sets().iter().flat_map(|set| {
+        set.files.iter().take(1).map(|(_, bytes)| DataSet {
+            name: set.name.to_owned(),
+            description: set.description.to_owned(),
+            smallest_effect: set.metrics.first().map(|metric| metric.smallest_effect),
+            bytes: bytes::Bytes::from_static(bytes),
+        })
+    });
+    shipped.collect()
+}
+
+/// Who thinks, before there is a journal.
+pub(crate) enum Thinking {
+    Rules,
+    Model(Arc<dyn llm::Model>),
+}
+
+impl Thinking {
+    /// Opens whoever the spec names; nothing is sent.
+    ///
+    /// # Errors
+    /// Names `--llm` and what is wrong: the prefix, the address, the key's variable.
+    pub(crate) fn open(spec: &str, url: Option<String>, keys: llm::Keys) -> Result<Self, CliError> {
+        if spec == "offline" {
+            return Ok(Self::Rules);
+        }
+        let spec = spec.parse().map_err(|e: llm::ParseSpecError| CliError::field("--llm", e))?;
+        let options = llm::OpenOptions { url, ..llm::OpenOptions::new(spec, keys) };
+        llm::open(options).map(Self::Model).map_err(|e| CliError::field("--llm", e))
+    }
+
+    /// Whether it can take the question, before anything is built or started.
+    ///
+    /// # Errors
+    /// What it covers, or the option at fault.
+    pub(crate) fn accepts(&self, settings: &CampaignSettings) -> Result<(), CliError> {
+        let wishes = Wishes {
+            seeds: settings.seeds,
+            smallest_effect: settings.smallest_effect.clone(),
+            data_set: settings.data_set.clone(),
+        };
+        match self {
+            Self::Rules => {
+                Offline.accepts_with(&settings.question, &wishes).map_err(|e| CliError::Usage(e.to_string()))
+            }
+            Self::Model(model) => match &settings.data_set {
+                Some(name) if offline::data_set(name).is_none() => {
+                    let known: Vec<&str> = offline::data_sets().iter().map(|set| set.name).collect();
+                    Err(CliError::field(
+                        "--dataset",
+                        format!("there is no `{name}`; there are {}", known.join(", ")),
+                    ))
+                }
+                _ => ModelResearcher::check_budget(model.as_ref(), settings.cost_budget)
+                    .map_err(|e| CliError::Usage(e.to_string())),
+            },
+        }
+    }
+
+    fn researcher(
+        self,
+        session: &Session,
+        id: CampaignId,
+        settings: &CampaignSettings,
+    ) -> Result<Arc<dyn Researcher>, CliError> {
+        match self {
+            Self::Rules => Ok(Arc::new(Offline)),
+            Self::Model(model) => {
+                let researcher =
+                    ModelResearcher::new(model, session.journal.clone(), id, settings.cost_budget);
+                Ok(Arc::new(researcher.map_err(|e| CliError::Usage(e.to_string()))?))
+            }
+        }
+    }
+}
