@@ -64,12 +64,6 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
         }
     });
     let rooms = rooms::connect(config, data_dir, worker_id, CancellationToken::new()).await;
-    if let Some(reason) = &rooms.no_engine {
-        checks.push(Check {
-            remedy: "start the Docker daemon, or name it with --docker-host".to_owned(),
-            ..check("engine", CheckState::Failed, reason.clone())
-        });
-    }
     for backend in &rooms.backends {
         checks.extend(backend_checks(&backend.describe().await));
     }

@@ -30,9 +30,7 @@ pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
     let abandoned = {
         let journal = Journal::open_read_only(data_dir, clock.clone());
         match journal {
-            Ok(journal) => {
-                !abandoned(&journal).await?.is_empty() || !ownerless(&journal).await?.is_empty()
-            }
+            Ok(journal) => !abandoned(&journal).await?.is_empty() || !ownerless(&journal).await?.is_empty(),
             Err(error) => return Err(super::session::open_failed(&error)),
         }
     };

@@ -30,6 +30,8 @@ pub fn html(report: &Report) -> Result<String, HtmlError> {
     environment.add_filter("seconds", |value: Option<f64>| shown::seconds(value));
     environment.add_filter("number", |value: Option<f64>, unit: &str| shown::scale(unit).number(value));
     environment.add_filter("with_unit", |value: Option<f64>, unit: &str| shown::scale(unit).with_unit(value));
+    environment.add_filter("about_percent", |share: f64| shown::about_percent(share));
+    environment.add_filter("moment", |time: &str| shown::moment(time));
     environment.add_filter("short", |id: &str| shown::short_id(id).to_owned());
     environment.add_filter("source", |name: &str| source(name).to_owned());
     environment.add_filter("printable", |text: &str| kit::text::printable(text));

@@ -36,8 +36,8 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         plain(&report.answer.stopped_by),
         report.id,
         plain(&report.researcher),
-        report.started_at,
-        report.ended_at
+        shown::moment(&report.started_at),
+        shown::moment(&report.ended_at)
     )?;
     if !report.amendments.is_empty() {
         writeln!(out, "## Amendments\n")?;
@@ -46,8 +46,12 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     if !report.answer.interpretation.is_empty() {
         writeln!(out, "## What the researcher says\n\n{}\n", paragraphs(&report.answer.interpretation))?;
     }
-    for sentence in &report.answer.removed {
-        writeln!(out, "- *Removed, since a number in it matches no computed one:* {}", plain(sentence))?;
+    if !report.answer.removed.is_empty() {
+        writeln!(
+            out,
+            "*Sentences removed, since a number in them matches no computed one: {}.*\n",
+            report.answer.removed.len()
+        )?;
     }
     if !report.findings.is_empty() {
         writeln!(
@@ -112,7 +116,12 @@ fn experiment_section(out: &mut String, e: &Experiment) -> std::fmt::Result {
     let scale = shown::scale(&e.metric.unit);
     writeln!(out, "## Experiment {}: {}\n", e.id, plain(&e.title))?;
     writeln!(out, "{} {}. {}\n", capital(&e.role), plain(&e.kind), plain(&e.rationale))?;
-    writeln!(out, "- Registered {} before any run, digest `{}`", e.registered_at, e.plan_digest)?;
+    writeln!(
+        out,
+        "- Registered {} before any run, digest `{}`",
+        shown::moment(&e.registered_at),
+        e.plan_digest
+    )?;
     writeln!(
         out,
         "- Metric: {} on the {} split, {} is better, {}",
@@ -164,7 +173,7 @@ fn experiment_section(out: &mut String, e: &Experiment) -> std::fmt::Result {
             v.analysed,
             v.failed,
             v.analysed,
-            shown::percent(Some(v.failed_up_to)),
+            shown::about_percent(v.failed_up_to),
             scale.number(v.mean),
             scale.number(v.deviation),
             scale.number(v.low),

@@ -56,8 +56,10 @@ pub fn curves(metric: &str, unit: &str, all: &[Curve]) -> Result<Option<String>,
     };
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (760, 340)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&root)
+        let root = SVGBackend::with_string(&mut svg, (900, 340)).into_drawing_area();
+        // The legend stands beside the curves, never on them.
+        let (left_side, legend) = root.split_horizontally(640);
+        let mut chart = ChartBuilder::on(&left_side)
             .margin(10)
             .x_label_area_size(38)
             .y_label_area_size(64)
@@ -87,19 +89,11 @@ pub fn curves(metric: &str, unit: &str, all: &[Curve]) -> Result<Option<String>,
             band.extend(at(&curve.high).into_iter().rev());
             chart.draw_series(std::iter::once(Polygon::new(band, colour.mix(0.13)))).map_err(failed)?;
             let style = colour.stroke_width(if dashed { 1 } else { 2 });
-            chart
-                .draw_series(LineSeries::new(at(&curve.mean), style))
-                .map_err(failed)?
-                .label(curve.label.clone())
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            chart.draw_series(LineSeries::new(at(&curve.mean), style)).map_err(failed)?;
+            let y = 18 + 22 * i32::try_from(index).unwrap_or(0);
+            legend.draw(&PathElement::new(vec![(4, y), (24, y)], style)).map_err(failed)?;
+            legend.draw(&Text::new(curve.label.clone(), (30, y - 7), (FONT, 13))).map_err(failed)?;
         }
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.15))
-            .label_font((FONT, 13))
-            .draw()
-            .map_err(failed)?;
         root.present().map_err(failed)?;
     }
     Ok(Some(inline(&svg)))

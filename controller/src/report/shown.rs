@@ -84,6 +84,21 @@ pub fn percent(share: Option<f64>) -> String {
     )
 }
 
+/// A limit of a share, in whole per cent: more digits would promise what n does not hold.
+#[must_use]
+pub fn about_percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// A time without the parts of a second.
+#[must_use]
+pub fn moment(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
+}
+
 /// The first letters of a UUID v7 say when; the last ones tell two apart.
 #[must_use]
 pub fn short_id(id: &str) -> &str {
@@ -106,5 +121,7 @@ mod tests {
         assert_eq!(percent(Some(0.98)), "98 %");
         assert_eq!(percent(Some(0.9875)), "98.75 %");
         assert_eq!(seconds(Some(3725.0)), "1 h 02 min");
+        assert_eq!(about_percent(0.3085), "31 %");
+        assert_eq!(moment("2026-01-01T00:00:01.5Z"), "2026-01-01T00:00:01Z");
     }
 }

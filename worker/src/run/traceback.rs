@@ -6,6 +6,8 @@ pub const TRACEBACK_BYTES_MAX: usize = 16 << 10;
 /// The exception's message is cut to this.
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
 const HEADER: &str = "Traceback (most recent call last):";
+/// What Python says of a program that it cannot compile.
+const UNCOMPILED: [&str; 3] = ["SyntaxError", "IndentationError", "TabError"];
 
 /// What a Python program's last traceback says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,7 +16,7 @@ pub struct Exception {
     pub class: String,
     /// Its text, bounded, safe for a terminal.
     pub message: String,
-    /// From the last `Traceback` line on, the end of it if it is long.
+    /// From the last `Traceback` line, or the place of a syntax error, on; the end of it if it is long.
     pub traceback: String,
 }
 
@@ -40,9 +42,33 @@ impl Exception {
 #[must_use]
 pub fn parse(stderr_tail: &[u8]) -> Option<Exception> {
     let text = String::from_utf8_lossy(stderr_tail);
-    let start = text.rfind(HEADER)?;
-    let block = &text[start..];
-    let mut lines = block.lines().enumerate().skip(1);
+    let framed = text.rfind(HEADER).and_then(|start| of_block(&text[start..], 1));
+    // A program that cannot be compiled has no frames, and Python prints no header for it.
+    framed.or_else(|| of_block(&text[uncompiled(&text)?..], 0))
+}
+
+/// Where the words on a program that does not compile begin: the place in the source, which is indented, and below
+/// it the class, at the start of a line. Without a place they must be the last words.
+fn uncompiled(text: &str) -> Option<usize> {
+    let mut at = 0;
+    let mut place = None;
+    let mut found = None;
+    for line in text.split_inclusive('\n') {
+        if line.starts_with("  File \"") {
+            place = Some(at);
+        } else if UNCOMPILED.iter().any(|c| line.strip_prefix(c).is_some_and(|rest| rest.starts_with(": "))) {
+            found = place.take().or_else(|| text[at + line.len()..].trim().is_empty().then_some(at));
+        } else if !line.starts_with(' ') {
+            place = None;
+        }
+        at += line.len();
+    }
+    found
+}
+
+/// The exception of a block of text, of which `header` lines come before the frames.
+fn of_block(block: &str, header: usize) -> Option<Exception> {
+    let mut lines = block.lines().enumerate().skip(header);
     // Frames are indented; the first line that is not, and that names a class, ends them.
     let (line, class, first) = lines.find_map(|(at, line)| {
         let (class, message) = match line.split_once(": ") {
@@ -120,6 +146,29 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_does_not_compile_has_no_header() {
+        let place = "  File \"/sandbox/in/code/main.py\", line 1\n    if True\n           ^\n";
+        for (class, message) in [
+            ("SyntaxError", "expected ':'"),
+            ("IndentationError", "unexpected indent"),
+            ("TabError", "inconsistent use of tabs and spaces in indentation"),
+        ] {
+            let text = format!("warming: up\n{place}{class}: {message}\n");
+            let exception = parse(text.as_bytes()).unwrap();
+            assert_eq!((exception.class.as_str(), exception.message.as_str()), (class, message));
+            assert_eq!(exception.traceback, format!("{place}{class}: {message}\n"));
+        }
+        let bare = parse(b"SyntaxError: source code string cannot contain null bytes\n").unwrap();
+        assert_eq!(bare.class, "SyntaxError");
+        assert_eq!(parse(b"SyntaxError: of another program\nbut I go on\n"), None);
+        assert_eq!(parse(b"SyntaxErrors: 3\n"), None);
+        // One that was raised while the program ran has frames, and they are kept.
+        let text =
+            format!("{HEADER}\n  File \"a.py\", line 1, in <module>\n    import b\n{place}SyntaxError: x\n");
+        assert!(parse(text.as_bytes()).unwrap().traceback.starts_with(HEADER));
+    }
+
+    #[test]
     fn gpu_memory_is_recognised() {
         for end in [
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
@@ -149,8 +198,10 @@ mod tests {
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..4000)) {
             let mut text = HEADER.as_bytes().to_vec();
             text.extend(bytes);
-            if let Some(exception) = parse(&text) {
-                prop_assert!(exception.traceback.len() <= TRACEBACK_BYTES_MAX);
+            for text in [&text[..], &text[HEADER.len()..]] {
+                if let Some(exception) = parse(text) {
+                    prop_assert!(exception.traceback.len() <= TRACEBACK_BYTES_MAX);
+                }
             }
         }
     }

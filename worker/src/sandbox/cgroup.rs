@@ -1,11 +1,21 @@
 //! A sandbox's cgroup as the kernel has it, versions 1 and 2 behind one face: what is in force, what was used,
-//! which limits were met. The paths come from /proc and are never built from an engine's names, and a reading
-//! counts only where the memory limit reads as set, because a cgroup that is gone reads as zeros in libraries.
+//! which limits were met. The paths come from /proc and are never built from an engine's names.
+//!
+//! The files are read through cgroups-rs. Its `auto()` hierarchy is not used: it knows the mount points of this
+//! process alone and no part of a tree, while a sandbox's folders are found by its process. It answers zeros for
+//! what it cannot read, so a reading counts only where the memory limit reads as set, by our own read, after all the
+//! rest. What it does not tell is read here: swap beyond memory, `memory.events`, the set of CPUs as text.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
+};
+
+use cgroups_rs::fs::{
+    MaxValue, cgroup::get_cgroups_relative_paths_by_pid, cpu::CpuController, cpuacct::CpuAcctController,
+    memory::MemController, pid::PidController,
 };
 
 use super::loops;
@@ -53,9 +63,10 @@ impl Cgroup {
     /// # Errors
     /// Where the process is gone, or its cgroup cannot be seen from here.
     pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let number = u32::try_from(pid).map_err(io::Error::other)?;
+        let places = get_cgroups_relative_paths_by_pid(number).map_err(failed)?;
         let mounts = loops::mounts_of("self")?;
-        Self::find(&text, |controller| {
+        Self::find(&places, |controller| {
             let mount = mounts.iter().find(|m| match controller {
                 Some(name) => {
                     m.kind == "cgroup"
@@ -69,19 +80,17 @@ impl Cgroup {
         })
     }
 
-    fn find(text: &str, mount: impl Fn(Option<&str>) -> Option<(PathBuf, PathBuf)>) -> io::Result<Self> {
-        let lines: Vec<(&str, &str)> = text
-            .lines()
-            .filter_map(|line| line.split_once(':').and_then(|(_, rest)| rest.split_once(':')))
-            .collect();
+    /// `places` is `/proc/PID/cgroup` by controller, that of version 2 under the empty name.
+    fn find(
+        places: &HashMap<String, String>,
+        mount: impl Fn(Option<&str>) -> Option<(PathBuf, PathBuf)>,
+    ) -> io::Result<Self> {
         let place = |controller: Option<&str>| -> io::Result<PathBuf> {
             let missing =
                 |what: &str| io::Error::other(format!("{what} of {}", controller.unwrap_or("cgroup v2")));
-            let line = lines.iter().find(|(controllers, _)| match controller {
-                Some(name) => controllers.split(',').any(|c| c == name),
-                None => controllers.is_empty(),
-            });
-            let (_, path) = line.ok_or_else(|| missing("the process has no cgroup"))?;
+            let path = places
+                .get(controller.unwrap_or_default())
+                .ok_or_else(|| missing("the process has no cgroup"))?;
             let (target, root) = mount(controller).ok_or_else(|| missing("no mount"))?;
             // A worker that runs in a container itself sees only a part of the tree.
             let inside = Path::new(path).strip_prefix(&root).map_err(|_| missing("another root"))?;
@@ -90,7 +99,7 @@ impl Cgroup {
             }
             Ok(target.join(inside))
         };
-        if lines.iter().any(|(controllers, _)| controllers.split(',').any(|c| c == "memory")) {
+        if places.contains_key("memory") {
             return Ok(Self::V1 {
                 memory: place(Some("memory"))?,
                 pids: place(Some("pids"))?,
@@ -115,21 +124,18 @@ impl Cgroup {
                 Ok(Limits {
                     memory_bytes,
                     swap_bytes: both.zip(memory_bytes).map(|(both, memory)| both.saturating_sub(memory)),
-                    pids: read(pids, "pids.max")?.parse().ok(),
-                    cpu_millis: ratio(&read(cpu, "cpu.cfs_quota_us")?, &read(cpu, "cpu.cfs_period_us")?),
+                    pids: pids_max(pids, false)?,
+                    cpu_millis: cpu_millis(cpu, false)?,
                     cpuset: read(cpuset, "cpuset.cpus")?,
                 })
             }
-            Self::V2(folder) => {
-                let cpu = read(folder, "cpu.max")?;
-                Ok(Limits {
-                    memory_bytes: read(folder, "memory.max")?.parse().ok(),
-                    swap_bytes: read(folder, "memory.swap.max").ok().and_then(|text| text.parse().ok()),
-                    pids: read(folder, "pids.max")?.parse().ok(),
-                    cpu_millis: cpu.split_once(' ').and_then(|(quota, period)| ratio(quota, period)),
-                    cpuset: read(folder, "cpuset.cpus.effective").unwrap_or_default(),
-                })
-            }
+            Self::V2(folder) => Ok(Limits {
+                memory_bytes: read(folder, "memory.max")?.parse().ok(),
+                swap_bytes: read(folder, "memory.swap.max").ok().and_then(|text| text.parse().ok()),
+                pids: pids_max(folder, true)?,
+                cpu_millis: cpu_millis(folder, true)?,
+                cpuset: read(folder, "cpuset.cpus.effective").unwrap_or_default(),
+            }),
         }
     }
 
@@ -138,41 +144,79 @@ impl Cgroup {
     /// # Errors
     /// Where the cgroup is gone, or its memory limit does not read as set.
     pub(crate) fn counters(&self) -> io::Result<Counters> {
+        let (memory, pids, v2) = match self {
+            Self::V1 { memory, pids, .. } => (memory, pids, false),
+            Self::V2(folder) => (folder, folder, true),
+        };
+        let stat = controller(memory, |point, root| MemController::new(point, root, v2)).memory_stat();
+        let processes = controller(pids, |point, root| PidController::new(point, root, v2));
+        let current = processes.get_pid_current().map_err(failed)?;
+        // Kernels before 5.19 do not keep the peak in version 2.
+        let peak = stat.max_usage_in_bytes.max(stat.usage_in_bytes);
+        let mut counters = Counters {
+            cpu: Duration::ZERO,
+            memory_bytes: stat.usage_in_bytes,
+            memory_peak_bytes: peak,
+            pids: u32::try_from(current).unwrap_or(u32::MAX),
+            oom_kills: stat.oom_control.oom_kill,
+            memory_limit_met: false,
+            pids_refused: processes.get_pid_events().map_err(failed)?,
+        };
         match self {
-            Self::V1 { memory, pids, cpuacct, .. } => {
-                let limit = v1_limit(&read(memory, "memory.limit_in_bytes")?)
-                    .filter(|l| *l > 0)
-                    .ok_or_else(unlimited)?;
-                let peak = number(memory, "memory.max_usage_in_bytes")?;
-                Ok(Counters {
-                    cpu: Duration::from_nanos(number(cpuacct, "cpuacct.usage")?),
-                    memory_bytes: number(memory, "memory.usage_in_bytes")?,
-                    memory_peak_bytes: peak,
-                    pids: u32::try_from(number(pids, "pids.current")?).unwrap_or(u32::MAX),
-                    oom_kills: field(&read(memory, "memory.oom_control")?, "oom_kill").unwrap_or_default(),
-                    memory_limit_met: peak.saturating_add(PEAK_TOLERANCE.min(limit / 8)) >= limit,
-                    pids_refused: field(&read(pids, "pids.events")?, "max").unwrap_or_default(),
-                })
+            Self::V1 { cpuacct, .. } => {
+                let used = controller(cpuacct, CpuAcctController::new).cpuacct();
+                counters.cpu = Duration::from_nanos(used.usage);
+                let limit = self.set_limit()?;
+                counters.memory_limit_met = peak.saturating_add(PEAK_TOLERANCE.min(limit / 8)) >= limit;
             }
             Self::V2(folder) => {
-                read(folder, "memory.max")?.parse::<u64>().ok().filter(|l| *l > 0).ok_or_else(unlimited)?;
+                let used = controller(folder, |point, root| CpuController::new(point, root, true)).cpu();
+                let micros = field(&used.stat, "usage_usec").unwrap_or_default();
+                counters.cpu = Duration::from_micros(micros);
                 let events = read(folder, "memory.events")?;
-                let now = number(folder, "memory.current")?;
-                Ok(Counters {
-                    cpu: Duration::from_micros(
-                        field(&read(folder, "cpu.stat")?, "usage_usec").unwrap_or_default(),
-                    ),
-                    memory_bytes: now,
-                    // Kernels before 5.19 do not keep the peak.
-                    memory_peak_bytes: number(folder, "memory.peak").unwrap_or(now),
-                    pids: u32::try_from(number(folder, "pids.current")?).unwrap_or(u32::MAX),
-                    oom_kills: field(&events, "oom_kill").unwrap_or_default(),
-                    memory_limit_met: field(&events, "oom").unwrap_or_default() > 0,
-                    pids_refused: field(&read(folder, "pids.events")?, "max").unwrap_or_default(),
-                })
+                counters.oom_kills = field(&events, "oom_kill").unwrap_or_default();
+                counters.memory_limit_met = field(&events, "oom").unwrap_or_default() > 0;
+                self.set_limit()?;
             }
         }
+        Ok(counters)
     }
+
+    /// The memory limit, read last: where it is set, nothing that was read before it is the zero of a cgroup that was
+    /// gone.
+    fn set_limit(&self) -> io::Result<u64> {
+        let limit = match self {
+            Self::V1 { memory, .. } => v1_limit(&read(memory, "memory.limit_in_bytes")?),
+            Self::V2(folder) => read(folder, "memory.max")?.parse().ok(),
+        };
+        limit.filter(|bytes| *bytes > 0).ok_or_else(unlimited)
+    }
+}
+
+/// One controller of cgroups-rs on a folder. It takes the folder twice: where it is, and where its tree begins.
+fn controller<C>(folder: &Path, make: impl FnOnce(PathBuf, PathBuf) -> C) -> C {
+    make(folder.to_owned(), folder.to_owned())
+}
+
+fn pids_max(folder: &Path, v2: bool) -> io::Result<Option<u64>> {
+    let controller = controller(folder, |point, root| PidController::new(point, root, v2));
+    match controller.get_pid_max().map_err(failed)? {
+        MaxValue::Max => Ok(None),
+        MaxValue::Value(most) => Ok(u64::try_from(most).ok()),
+    }
+}
+
+/// Thousandths of a CPU, rounded; no quota is a negative one.
+fn cpu_millis(folder: &Path, v2: bool) -> io::Result<Option<u64>> {
+    let controller = controller(folder, |point, root| CpuController::new(point, root, v2));
+    let (quota, period) = (controller.cfs_quota().map_err(failed)?, controller.cfs_period().map_err(failed)?);
+    let millis = |quota: u64| quota.checked_mul(1000)?.checked_add(period / 2)?.checked_div(period);
+    Ok(u64::try_from(quota).ok().and_then(millis))
+}
+
+/// The library's error with the kernel's own words.
+fn failed(error: cgroups_rs::fs::error::Error) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 fn unlimited() -> io::Error {
@@ -186,11 +230,6 @@ fn read(folder: &Path, file: &str) -> io::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn number(folder: &Path, file: &str) -> io::Result<u64> {
-    let text = read(folder, file)?;
-    text.parse().map_err(|_| io::Error::other(format!("{file} is `{text}`, not a number")))
-}
-
 /// A value of a file with one `name value` a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
@@ -199,12 +238,6 @@ fn field(text: &str, name: &str) -> Option<u64> {
 /// "No limit" in version 1 is the largest number of pages.
 fn v1_limit(text: &str) -> Option<u64> {
     text.parse().ok().filter(|bytes| *bytes < 1 << 62)
-}
-
-/// Thousandths of a CPU, rounded.
-fn ratio(quota: &str, period: &str) -> Option<u64> {
-    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
-    quota.checked_mul(1000)?.checked_add(period / 2)?.checked_div(period)
 }
 
 #[cfg(test)]
@@ -222,13 +255,19 @@ mod tests {
         let mount = |controller: Option<&str>| {
             Some((Path::new("/sys/fs/cgroup").join(controller.unwrap_or("")), PathBuf::from("/")))
         };
-        let text = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n2:pids:/docker/abc\n1:cpuset:/docker/abc\n0::/x\n";
-        let Cgroup::V1 { memory, cpuacct, .. } = Cgroup::find(text, mount).unwrap() else { panic!("not v1") };
+        let places = |all: &[(&str, &str)]| {
+            all.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect::<HashMap<_, _>>()
+        };
+        let mut all = vec![("", "/x")];
+        all.extend(["memory", "cpu", "cpuacct", "pids", "cpuset"].map(|name| (name, "/docker/abc")));
+        let Cgroup::V1 { memory, cpuacct, .. } = Cgroup::find(&places(&all), mount).unwrap() else {
+            panic!("not v1")
+        };
         assert_eq!(memory, Path::new("/sys/fs/cgroup/memory/docker/abc"));
         assert_eq!(cpuacct, Path::new("/sys/fs/cgroup/cpuacct/docker/abc"));
-        let v2 = Cgroup::find("0::/system.slice/docker-abc.scope\n", mount).unwrap();
+        let v2 = Cgroup::find(&places(&[("", "/system.slice/docker-abc.scope")]), mount).unwrap();
         assert_eq!(v2, Cgroup::V2(PathBuf::from("/sys/fs/cgroup/system.slice/docker-abc.scope")));
-        assert!(Cgroup::find("0::/../../docker/abc\n", mount).is_err());
+        assert!(Cgroup::find(&places(&[("", "/../../docker/abc")]), mount).is_err());
     }
 
     #[test]
@@ -293,5 +332,7 @@ mod tests {
         assert!(!cgroup.counters().unwrap().memory_limit_met);
         write(folder.path(), &[("memory.limit_in_bytes", "0")]);
         assert!(cgroup.counters().is_err());
+        let gone = Cgroup::V2(folder.path().join("gone"));
+        assert!(gone.counters().is_err() && gone.limits().is_err());
     }
 }

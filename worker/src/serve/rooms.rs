@@ -21,7 +21,7 @@ use crate::{
     },
     sandbox::{
         Backend, SlotGrant,
-        docker::{DockerBackend, DockerOptions},
+        docker::{DockerBackend, DockerOptions, MissingDocker},
     },
 };
 
@@ -30,8 +30,6 @@ use crate::{
 pub struct Rooms {
     /// The first one is the default.
     pub backends: Vec<Arc<dyn Backend>>,
-    /// Why there is no engine, where there is none.
-    pub no_engine: Option<String>,
     /// By name.
     pub images: Arc<dyn ImageSource>,
     /// Of this machine.
@@ -85,33 +83,19 @@ pub async fn connect(
     }
     let slots = Arc::new(RealSlots { slots, holders: Mutex::default() });
     let cache = kit::folder::cache().unwrap_or_else(|_| data_dir.join("cache"));
-    match DockerBackend::connect(options).await {
-        Ok(backend) => {
-            let images = RealImages(Images::new(backend.docker(), cache, stop));
-            Rooms {
-                backends: vec![Arc::new(backend)],
-                no_engine: None,
-                images: Arc::new(images),
-                slots,
-                no_slots,
-                gpus,
-                machine,
+    let (backend, images): (Arc<dyn Backend>, Arc<dyn ImageSource>) =
+        match DockerBackend::connect(options).await {
+            Ok(backend) => {
+                let images = RealImages(Images::new(backend.docker(), cache, stop));
+                (Arc::new(backend), Arc::new(images))
             }
-        }
-        Err(error) => {
-            tracing::error!(%error, "no engine, so no run can be made");
-            let reason = error.to_string();
-            Rooms {
-                backends: Vec::new(),
-                no_engine: Some(reason.clone()),
-                images: Arc::new(NoImages(reason)),
-                slots,
-                no_slots,
-                gpus,
-                machine,
+            Err(error) => {
+                tracing::error!(%error, "no engine, so no run can be made");
+                let images = NoImages(error.to_string());
+                (Arc::new(MissingDocker::new(error)), Arc::new(images))
             }
-        }
-    }
+        };
+    Rooms { backends: vec![backend], images, slots, no_slots, gpus, machine }
 }
 
 fn gpu_wire(gpu: &device::Gpu) -> proto::v1::Gpu {

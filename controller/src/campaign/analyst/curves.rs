@@ -41,7 +41,9 @@ pub fn curves(record: &ExperimentRecord, metric: &str) -> Vec<Curve> {
         }
     }
     let mut out = Vec::new();
-    for (variant, seeds) in by_variant {
+    // In the plan's own order, where v10 comes after v9.
+    for variant in record.plan.variants().into_iter().map(|variant| variant.id) {
+        let seeds = by_variant.remove(&variant).unwrap_or_default();
         let seeds: Vec<&[Point]> = seeds.iter().map(Vec::as_slice).collect();
         let mut bands = stats::bands(&seeds, DESCRIPTION_ERROR);
         if bands.len() < 2 {

@@ -3,7 +3,7 @@
 
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum, SystemVersion};
 
-use super::{Shared, words};
+use super::{ANSWER_LIMIT, Shared, silent_words, words};
 use crate::sandbox::{BackendInfo, Enforcement, Rule};
 
 pub(super) const NEEDS_ROOT: &str = "the worker must run as root here: it mounts each run's volume (start it with sudo, or as a system service)";
@@ -15,10 +15,17 @@ const ENGINE_OLD_TABLE: (u32, u32, u32) = (25, 0, 0);
 
 pub(super) async fn describe(shared: &Shared) -> BackendInfo {
     let mut info = BackendInfo { name: "docker".to_owned(), ..BackendInfo::default() };
-    let (system, version) = match (shared.docker.info().await, shared.docker.version().await) {
-        (Ok(system), Ok(version)) => (system, version),
-        (Err(error), _) | (_, Err(error)) => {
-            info.unavailable = Some(format!("the engine does not answer: {}", words(&error)));
+    let asked = async { tokio::try_join!(shared.docker.info(), shared.docker.version()) };
+    let answer = tokio::time::timeout(ANSWER_LIMIT, asked).await;
+    let (system, version) = match answer {
+        Ok(Ok(both)) => both,
+        Ok(Err(error)) => {
+            info.unavailable = Some(silent_words(&shared.socket, &words(&error)));
+            return info;
+        }
+        Err(_) => {
+            let what = format!("nothing came within {ANSWER_LIMIT:?}");
+            info.unavailable = Some(silent_words(&shared.socket, &what));
             return info;
         }
     };

@@ -4,7 +4,8 @@
 //! and lie beside this folder, for the backends that come later.
 //!
 //! `create` is the body of a container, which is where most of the walls are; `verify` reads back from the kernel
-//! that they stand; `follow` reads PID 1's reports; `live` is one sandbox; `sweep` removes what nobody owns.
+//! that they stand; `follow` reads PID 1's reports; `live` is one sandbox; `sweep` removes what nobody owns. `missing` stands in
+//! where no engine answers.
 
 use std::{
     collections::BTreeSet,
@@ -24,14 +25,19 @@ mod create;
 mod describe;
 mod follow;
 mod live;
+mod missing;
 mod sweep;
 mod verify;
+
+pub use missing::MissingDocker;
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// The first with a cgroup namespace of the container's own (engine 20.10).
 const OLDEST_API: (usize, usize) = (1, 41);
 /// Of one call to its answer's head. A kill alone may take 15 s (the engine waits for the exit).
 const CALL_SECONDS: u64 = 60;
+/// To say who it is an engine gets so long; a controller waits 10 s for its worker's socket.
+const ANSWER_LIMIT: Duration = Duration::from_secs(6);
 /// The label that says whose a container is; its value is the worker's id.
 const OWNER_LABEL: &str = "autoresearch";
 /// The label that says which sandbox a container is.
@@ -62,6 +68,7 @@ pub struct DockerBackend {
 #[derive(Debug)]
 struct Shared {
     docker: Docker,
+    socket: String,
     worker_id: String,
     sandboxes_dir: PathBuf,
     runtime: String,
@@ -78,10 +85,11 @@ impl DockerBackend {
         let socket = socket_path(options.docker_host.or_else(|| std::env::var("DOCKER_HOST").ok()))?;
         knock(&socket)?;
         let docker = Docker::connect_with_unix(&socket, CALL_SECONDS, API_DEFAULT_VERSION)
-            .map_err(|e| engine(e.to_string(), false))?
-            .negotiate_version()
+            .map_err(|e| engine(format!("{socket}: {e}: set DOCKER_HOST"), false))?;
+        let docker = tokio::time::timeout(ANSWER_LIMIT, docker.negotiate_version())
             .await
-            .map_err(|e| engine(format!("the engine at {socket} does not answer: {}", words(&e)), false))?;
+            .map_err(|_| silent(&socket, &format!("nothing came within {ANSWER_LIMIT:?}")))?
+            .map_err(|e| silent(&socket, &words(&e)))?;
         let spoken = docker.client_version();
         if (spoken.major_version, spoken.minor_version) < OLDEST_API {
             return Err(engine(
@@ -97,6 +105,7 @@ impl DockerBackend {
             .map_err(|e| engine(format!("cannot resolve {}: {e}", folder.display()), false))?;
         let shared = Shared {
             docker,
+            socket,
             worker_id: options.worker_id,
             sandboxes_dir,
             runtime: options.runtime.unwrap_or_else(|| "runc".to_owned()),
@@ -112,6 +121,7 @@ impl DockerBackend {
         let old = &self.shared;
         let shared = Shared {
             docker: old.docker.clone(),
+            socket: old.socket.clone(),
             worker_id: old.worker_id.clone(),
             sandboxes_dir: old.sandboxes_dir.clone(),
             runtime: old.runtime.clone(),
@@ -174,8 +184,21 @@ fn knock(socket: &str) -> Result<(), SandboxError> {
             format!("no permission to use {socket}: run as root, or join its group (often `docker`)"),
             true,
         ),
-        _ => engine(format!("{socket}: {error}"), false),
+        _ => engine(
+            format!("{socket} is no engine's socket ({error}): start Docker, or set DOCKER_HOST"),
+            false,
+        ),
     })
+}
+
+/// It takes the connection and gives no answer, or none that makes sense.
+fn silent(socket: &str, what: &str) -> SandboxError {
+    engine(silent_words(socket, what), false)
+}
+
+fn silent_words(socket: &str, what: &str) -> String {
+    let what = kit::text::one_line(what, 300);
+    format!("the engine at {socket} does not answer ({what}): restart Docker, or set DOCKER_HOST")
 }
 
 fn engine(detail: String, permission: bool) -> SandboxError {
