@@ -1,6 +1,8 @@
 //! The protocol as it is committed: services, messages, fields with their numbers, enums. A change shows here, where a
 //! number that is used again would be seen. `UPDATE_GOLDEN=1 cargo test -p autoresearch-proto` writes it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
+
 use std::{fmt::Write as _, path::Path};
 
 use prost::Message as _;

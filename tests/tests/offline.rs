@@ -1,9 +1,22 @@
 //! The main job with no model: a question in, a report out, by real training on real containers.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use e2e::{Home, Ran};
 use serde_json::Value;
+
+/// Real training takes every core: one campaign at a time, so that each has the machine that its limits are made for.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn whole_machine() -> MutexGuard<'static, ()> {
+    // A test that failed leaves nothing that the next one could trip over.
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[track_caller]
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -124,6 +137,7 @@ fn numbers_are_found_in_a_text() {
 
 #[test]
 fn a_question_ends_in_an_answer_that_a_careful_researcher_would_sign() {
+    let _machine = whole_machine();
     let home = Home::new();
     let ran = home.run(&["run", "Does batch normalisation help a small MLP on digits?"]);
     let (answer, report) = answered(&home, &ran);
@@ -183,6 +197,7 @@ fn confirmed_on_new_seeds(first: &Value, second: &Value) {
 
 #[test]
 fn a_question_of_stability_is_answered_with_the_share_that_failed() {
+    let _machine = whole_machine();
     let home = Home::new();
     let question = "Does residual connection placement affect training stability in small transformers?";
     let ran = home.run(&["run", question, "--max-iterations", "1"]);

@@ -1,5 +1,7 @@
 //! The help text of the real binary, as it is committed. `UPDATE_GOLDEN=1 cargo test -p worker --test cli` writes it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
+
 use std::{path::Path, process::Command};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {

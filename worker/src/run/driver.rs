@@ -166,7 +166,7 @@ impl Driver {
     pub(super) async fn record_event(&self, kind: Kind) {
         let (done, _) = oneshot::channel();
         // A recorder that is gone has said why in its progress.
-        self.parts.recorder.send(Recording::Append(kind, done)).await.ok();
+        self.parts.recorder.send(Recording::Append(Box::new(kind), done)).await.ok();
     }
 
     async fn perform(&mut self, action: Action) -> Option<RunEvent> {

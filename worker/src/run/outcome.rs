@@ -172,7 +172,9 @@ fn own_reason(facts: &Facts, limits: &RunLimits) -> Option<Outcome> {
         (Some(Reason::Cancelled), _) => outcome(OutcomeKind::Cancelled, "cancelled by the caller"),
         (Some(Reason::TimedOut), _) => {
             let limit = kit::duration::Span(std::time::Duration::from_millis(limits.time_ms));
-            outcome(OutcomeKind::TimedOut, format!("the wall-clock limit of {limit} was reached"))
+            let ended =
+                outcome(OutcomeKind::TimedOut, format!("the wall-clock limit of {limit} was reached"));
+            Outcome { notes: full_memory(&facts.evidence, limits).into_iter().collect(), ..ended }
         }
         (Some(Reason::Diverged { detail }), _) => outcome(OutcomeKind::Diverged, detail.clone()),
         (Some(Reason::Stalled), _) => {
@@ -189,6 +191,17 @@ fn own_reason(facts: &Facts, limits: &RunLimits) -> Option<Outcome> {
         (None, _) => return None,
     };
     Some(own)
+}
+
+/// A program at its memory limit may fight for pages for many seconds before the kernel kills it, and run out of time
+/// first: then it is worth knowing. The limit is not met in the kernel's words then, so the peak is looked at.
+fn full_memory(evidence: &Evidence, limits: &RunLimits) -> Option<String> {
+    let near = limits.memory_bytes - limits.memory_bytes / 64;
+    let full = evidence.memory_limit_met || evidence.reading.memory_peak_bytes >= near;
+    (evidence.complete && limits.memory_bytes > 0 && full).then(|| {
+        let size = kit::size::Bytes(limits.memory_bytes);
+        format!("memory reached its limit of {size}, files that were read included: this alone can make a program slow")
+    })
 }
 
 fn failure(facts: &Facts, exit_code: Option<i32>, signal: Option<i32>) -> String {
@@ -323,6 +336,22 @@ mod tests {
     }
 
     #[test]
+    fn a_time_out_with_full_memory_says_so() {
+        let limits = RunLimits { memory_bytes: 256 << 20, ..RunLimits::default() };
+        let notes = |peak| {
+            let facts = with(ended(None, Some(SIGKILL)), |f| {
+                f.reason = Some(Reason::TimedOut);
+                f.evidence.reading.memory_peak_bytes = peak;
+            });
+            let outcome = classify(&facts, &limits);
+            assert_eq!(outcome.kind(), OutcomeKind::TimedOut);
+            outcome.notes
+        };
+        assert!(notes(256 << 20).join("").contains("256"));
+        assert_eq!(notes(128 << 20), Vec::<String>::new());
+    }
+
+    #[test]
     fn the_frameworks_words_count_only_for_a_failure() {
         let exception = Exception { class: "torch.OutOfMemoryError".into(), ..Exception::default() };
         let words = |exit| with(ended(Some(exit), None), |f| f.exception = Some(exception.clone()));
@@ -332,7 +361,8 @@ mod tests {
 
     #[test]
     fn full_limits_explain_a_failure_only() {
-        let full: [(&str, fn(&mut Evidence)); 3] = [
+        type Full = (&'static str, fn(&mut Evidence));
+        let full: [Full; 3] = [
             ("disk", |e| e.disk_full = true),
             ("pids", |e| e.pids_refused = 2),
             ("shm", |e| e.shm_full = true),

@@ -61,7 +61,7 @@ pub struct Drained {
 #[derive(Debug)]
 pub enum Order {
     /// Append one event and sync it.
-    Append(Kind, oneshot::Sender<()>),
+    Append(Box<Kind>, oneshot::Sender<()>),
     /// Begin to tail.
     Follow(StreamPaths, Duration, oneshot::Sender<()>),
     /// Read the logs to their end.
@@ -227,10 +227,10 @@ impl Recorder {
     }
 
     fn drain(&mut self) -> Result<Drained, RecordError> {
-        for index in 0..STREAMS.len() {
-            loop {
-                let Some(tail) = &mut self.tail else { break };
-                let Some(piece) = tail.read_to_end(index)? else { break };
+        for (index, stream) in STREAMS.into_iter().enumerate() {
+            while let Some(tail) = &mut self.tail
+                && let Some(piece) = tail.read_to_end(index)?
+            {
                 self.take(index, piece)?;
             }
             let mut points = Vec::new();
@@ -239,7 +239,7 @@ impl Recorder {
             }
             let points = self.take_points(points);
             if !points.is_empty() {
-                let (stream, offset) = (STREAMS[index].into(), self.stored_ends[index]);
+                let (stream, offset) = (stream.into(), self.stored_ends[index]);
                 self.append(Kind::Frame(Frame { stream, offset, data: Vec::new().into(), points }))?;
             }
         }
@@ -346,7 +346,7 @@ fn carry_out(recorder: &mut Recorder, order: Option<Order>) -> Result<bool, Reco
     match order {
         None => {}
         Some(Order::Append(kind, done)) => {
-            recorder.append(kind)?;
+            recorder.append(*kind)?;
             recorder.spool.sync()?;
             done.send(()).ok();
         }

@@ -463,7 +463,8 @@ mod tests {
 
     #[test]
     fn each_wrong_field_is_named() {
-        let change: Vec<(&str, Box<dyn Fn(&mut RunSpec)>)> = vec![
+        type Change = (&'static str, Box<dyn Fn(&mut RunSpec)>);
+        let change: Vec<Change> = vec![
             ("spec.image", Box::new(|s| s.image = "../x".into())),
             ("spec.backend", Box::new(|s| s.backend = "podman".into())),
             ("spec.files", Box::new(|s| s.files.clear())),

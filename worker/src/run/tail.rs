@@ -99,10 +99,10 @@ impl Tail {
     /// Names the file.
     pub fn read_to_end(&mut self, index: usize) -> Result<Option<Piece>, TailError> {
         let Some(stream) = self.streams.get_mut(index) else { return Ok(None) };
-        if stream.offset < stream.limit {
-            if let Some(piece) = stream.read(stream.limit)? {
-                return Ok(Some(piece));
-            }
+        if stream.offset < stream.limit
+            && let Some(piece) = stream.read(stream.limit)?
+        {
+            return Ok(Some(piece));
         }
         let size = stream.file.metadata().map_err(|e| stream.error("read", e))?.len();
         let last = size.saturating_sub(LAST_BYTES);
@@ -191,7 +191,7 @@ mod tests {
         let paths = paths(folder.path());
         let mut tail = Tail::open(&paths, [0; 3], [100; 3]).unwrap();
         let mut file = fs::OpenOptions::new().append(true).open(&paths.stderr).unwrap();
-        file.write_all(&vec![1; 100]).unwrap();
+        file.write_all(&[1; 100]).unwrap();
         file.write_all(&vec![2; 200_000]).unwrap();
         file.write_all(b"ValueError").unwrap();
         assert!(matches!(tail.read(1).unwrap(), Some(Piece::Bytes { offset: 0, data }) if data == [1; 100]));

@@ -39,7 +39,7 @@ fn os_name(path: &Path) -> String {
     line.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
-/// Of `/proc/cpuinfo`: `model name	: AMD EPYC 7B13`.
+/// Of `/proc/cpuinfo`: `model name : AMD EPYC 7B13`.
 fn cpu_model(text: &str) -> String {
     let value = |line: &str| {
         let (key, value) = line.split_once(':')?;

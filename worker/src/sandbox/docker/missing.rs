@@ -105,7 +105,7 @@ mod tests {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let mut head = [0; 16];
-                (&stream).read(&mut head).ok();
+                (&stream).read_exact(&mut head).ok();
             }
         });
         is_one_line_that_names(&reason(&hangs_up).await, &hangs_up, "restart Docker");
