@@ -10,7 +10,7 @@ use super::super::{
 };
 
 /// A smoke run is tiny: it needs its imports, its data and a few steps.
-pub const SMOKE_SECONDS: u32 = 120;
+pub const SMOKE_SECONDS: u32 = 240;
 /// From SIGTERM to SIGKILL, as the worker has it by default.
 pub const GRACE_MS: u64 = 5_000;
 /// What the end of a run takes beyond limit and grace (DESIGN §9).

@@ -9,8 +9,13 @@ const USABLE: f64 = 0.9;
 /// A run is stopped at so many times what the slowest was seen to take (METHOD §1 asks for 3 at least; a busy machine
 /// needs more).
 const TIME_LIMIT_FACTOR: f64 = 6.0;
-/// No time limit is shorter: a cold import of PyTorch on a busy machine takes half of it.
-const SHORTEST_TIME_LIMIT_SECONDS: f64 = 45.0;
+/// No time limit is shorter: the limit is a safety net, and a cold import of PyTorch alone was seen to take 40 s on a
+/// machine with four times as much to do as it has cores.
+const SHORTEST_TIME_LIMIT_SECONDS: f64 = 240.0;
+/// Nor this, where the budget is small: a limit is reserved in full before a run starts.
+const SHORTEST_UNDER_A_SMALL_BUDGET_SECONDS: f64 = 45.0;
+/// A budget of less than so many seconds is small.
+const SMALL_BUDGET_SECONDS: f64 = 7200.0;
 
 impl Case<'_> {
     /// Seconds of one run on the worker: the slowest variant seen, else the guess.
@@ -42,7 +47,12 @@ impl Case<'_> {
 
     /// The time limit of a run.
     pub fn time_limit_seconds(&self) -> u32 {
-        (self.seconds_per_run() * TIME_LIMIT_FACTOR).max(SHORTEST_TIME_LIMIT_SECONDS).ceil() as u32
+        let budget = &self.context.budget;
+        let small =
+            [budget.seconds, budget.device_seconds].into_iter().flatten().any(|s| s < SMALL_BUDGET_SECONDS);
+        let shortest =
+            if small { SHORTEST_UNDER_A_SMALL_BUDGET_SECONDS } else { SHORTEST_TIME_LIMIT_SECONDS };
+        (self.seconds_per_run() * TIME_LIMIT_FACTOR).max(shortest).ceil() as u32
     }
 }
 
