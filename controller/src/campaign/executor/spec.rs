@@ -240,9 +240,9 @@ mod tests {
         let (plan, blob) = (ablation(), blob());
         let spec = spec(&common(&plan, &blob, None), &plan.variants()[1], 5, Purpose::Smoke);
         assert!(spec.smoke);
-        assert_eq!(spec.limits.unwrap().time_ms, 120_000);
+        assert_eq!(spec.limits.unwrap().time_ms, u64::from(SMOKE_SECONDS) * 1000);
         assert_eq!(spec.data_sets, ["digits"]);
-        assert_eq!(longest(&spec).as_millis(), 125_500);
+        assert_eq!(longest(&spec).as_millis(), 245_500);
     }
 
     #[test]
