@@ -46,7 +46,7 @@ use crate::{
 const SPEC_BYTES_MAX: usize = 1 << 20;
 /// Runs on disk at most, finished ones included: unreleased ones are never dropped to make room.
 const RUNS_MAX: usize = 10_000;
-/// For a release that comes between the last event and its publication.
+/// For a watcher or a call that comes between the last event and its publication.
 pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(5);
 
 /// What a registry is made with.
