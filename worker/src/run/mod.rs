@@ -19,6 +19,8 @@
 //! Design notes. No handler owns a run, so a connection that drops takes nothing with it. A queue of commands to
 //! the driver was left out: the only command is `cancel`, which is idempotent, and a token says just that.
 
+/// Starting a run: what is checked, and in which order.
+mod admission;
 /// Copying what the program made, out of a hostile tree.
 pub mod artifacts;
 /// The plan's rule for stopping a program that has diverged.

@@ -1,12 +1,9 @@
-//! Every run on this worker: admission, idempotency, ownership, cancel, release, retention. It holds handles, not
+//! Every run on this worker: ownership, cancel, release, retention; `admission` is the way in. It holds handles, not
 //! runs: each run is its driver's.
-//!
-//! Admission is one at a time, in this order: who has the id already (same bytes: the same run; others: refused), who had
-//! it (a tombstone), then what the run needs (image, blobs, slot, disk), then the intent on disk, then the driver.
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,35 +15,26 @@ use kit::{
     clock::{Clock, wall_ns},
     digest::Digest,
     folder::FolderError,
-    task::{CancellationToken, TaskTracker},
+    task::TaskTracker,
 };
-use prost::Message as _;
-use proto::v1::{Event, Label, Run, RunSpec, RunState, StateChange, event::Kind};
-use tokio::sync::{mpsc, watch};
+use proto::v1::{Event, Label, Run, RunState, event::Kind};
+use tokio::sync::watch;
 
 use super::{
     RunId,
-    driver::{Driver, DriverParts},
-    handle::{Published, RunHandle},
-    ledger::{Ledger, disk_free},
-    record::{self, Record},
-    recorder::{self, Progress, Recorder},
+    handle::RunHandle,
+    ledger::Ledger,
+    record,
     seams::{GpuMeter, ImageError, ImageSource, SlotSource},
-    spec::{self, CheckedSpec, LimitRules, RunLimits, SpecError, Violation},
-    spool::{SpoolError, SpoolWriter},
-    state::State,
+    spec::{LimitRules, SpecError},
+    spool::SpoolError,
     tombstones::{Tombstone, Tombstones},
 };
-use crate::{
-    blobs::Blobs,
-    sandbox::{Backend, SandboxId},
-};
+use crate::{blobs::Blobs, sandbox::Backend};
 
-/// A spec's bytes at most.
-const SPEC_BYTES_MAX: usize = 1 << 20;
 /// Runs on disk at most, finished ones included: unreleased ones are never dropped to make room.
-const RUNS_MAX: usize = 10_000;
-/// For a release that comes between the last event and its publication.
+pub(super) const RUNS_MAX: usize = 10_000;
+/// For a watcher or a call that comes between the last event and its publication.
 pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(5);
 
 /// What a registry is made with.
@@ -83,12 +71,12 @@ pub struct Registry {
     pub(super) runs: Mutex<BTreeMap<RunId, Arc<RunHandle>>>,
     pub(super) tombstones: Mutex<Tombstones>,
     /// One admission at a time.
-    admission: tokio::sync::Mutex<()>,
-    ledger: Arc<Ledger>,
+    pub(super) admission: tokio::sync::Mutex<()>,
+    pub(super) ledger: Arc<Ledger>,
     draining: AtomicBool,
     /// Runs that have not ended.
-    unfinished: watch::Sender<usize>,
-    drivers: TaskTracker,
+    pub(super) unfinished: watch::Sender<usize>,
+    pub(super) drivers: TaskTracker,
     /// Seconds that workers on this folder have run.
     pub(super) running_s: Arc<AtomicU64>,
 }
@@ -232,169 +220,6 @@ impl Registry {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Starts a run, or answers the one that has this id and these bytes.
-    ///
-    /// # Errors
-    /// [`StartError`]: no run was made, and nothing of one is left.
-    pub async fn start(
-        self: &Arc<Self>,
-        run_id: RunId,
-        controller_id: &str,
-        spec_bytes: &[u8],
-    ) -> Result<Arc<RunHandle>, StartError> {
-        let spec_digest = Digest::of(spec_bytes);
-        let _one_at_a_time = self.admission.lock().await;
-        if let Some(run) = lock(&self.runs).get(&run_id) {
-            let same = run.controller_id == controller_id && run.spec_digest == spec_digest;
-            return if same { Ok(Arc::clone(run)) } else { Err(StartError::Exists(run_id)) };
-        }
-        if lock(&self.tombstones).get(run_id).is_some() {
-            return Err(StartError::Forgotten(run_id));
-        }
-        if self.is_draining() {
-            return Err(StartError::Draining);
-        }
-        let spec = decode_spec(spec_bytes, &self.options.rules)?;
-        self.check_possible(&spec)?;
-        let image = self.options.images.find(&spec.image).await?;
-        if !image.prepared {
-            return Err(StartError::ImageNotPrepared(spec.image));
-        }
-        let (files, missing) = self.find_files(&spec);
-        if !missing.is_empty() {
-            return Err(StartError::MissingBlobs(missing));
-        }
-        if lock(&self.runs).len() >= RUNS_MAX {
-            return Err(StartError::TooMany);
-        }
-        let lease = self.options.slots.take(run_id, spec.gpus).ok_or(StartError::NoSlot)?;
-        let limits = self.options.rules.resolve(&spec.limits, lease.memory_bytes, lease.cpu_millis);
-        check_together(&limits)?;
-        let (wanted, free) = (limits.disk_reservation(), disk_free(&self.options.runs_dir)?);
-        let reservation = self.ledger.reserve(wanted, free).ok_or_else(|| StartError::NoDisk {
-            wanted: kit::size::Bytes(wanted),
-            free: kit::size::Bytes(free.saturating_sub(self.ledger.reserved())),
-        })?;
-        let backend = self.backend(&spec.backend)?;
-        let record = Record {
-            version: Record::version(),
-            run_id,
-            controller_id: controller_id.to_owned(),
-            spec_digest,
-            accepted_wall_ns: wall_ns(self.options.clock.wall()),
-            boot_id: self.options.boot_id.clone(),
-            accepted_monotonic: self.options.clock.monotonic(),
-            sandbox_id: SandboxId::new(),
-            backend: backend.name().to_owned(),
-            image_id: image.image_id,
-            slot: lease.grant.index,
-            limits: limits.clone(),
-            gate_monotonic: None,
-            reason: None,
-            finished: false,
-            finished_at_running_s: 0,
-        };
-        let folder = self.options.runs_dir.join(run_id.to_string());
-        let spool = {
-            let (folder, record, bytes) = (folder.clone(), record.clone(), spec_bytes.to_vec());
-            kit::task::blocking("accept run", move || accept(&folder, &record, &bytes))
-                .await
-                .ok_or(StartError::Stopping)??
-        };
-        let synced = spool.synced();
-        let published = watch::Sender::new(Published {
-            state: State::Accepted,
-            gate: None,
-            elapsed: None,
-            finished: None,
-            spool_damaged: false,
-        });
-        let handle = Arc::new(RunHandle {
-            id: run_id,
-            controller_id: controller_id.to_owned(),
-            spec_digest,
-            labels: spec.labels.clone(),
-            folder: folder.clone(),
-            accepted_wall_ns: record.accepted_wall_ns,
-            slot: record.slot,
-            published: published.subscribe(),
-            synced,
-            cancel: CancellationToken::new(),
-            finished_at_running_s: AtomicU64::new(0),
-        });
-        let (orders, inbox) = mpsc::channel(recorder::INBOX);
-        let progress = watch::Sender::new(Progress::default());
-        let parts = DriverParts {
-            folder,
-            run_json: run_json(&spec, &limits),
-            files,
-            lease,
-            reservation: Some(reservation),
-            backend,
-            slots: Arc::clone(&self.options.slots),
-            gpus: Arc::clone(&self.options.gpus),
-            clock: Arc::clone(&self.options.clock),
-            recorder: orders,
-            progress: progress.subscribe(),
-            published,
-            cancel: handle.cancel.clone(),
-            running_s: Arc::clone(&self.running_s),
-            record,
-            spec,
-        };
-        let recorder = Recorder::new(spool, Arc::clone(&self.options.clock), &parts.spec, limits);
-        kit::task::spawn("recorder", recorder::run(recorder, inbox, progress));
-        lock(&self.runs).insert(run_id, Arc::clone(&handle));
-        self.unfinished.send_modify(|count| *count += 1);
-        let (registry, run) = (Arc::clone(self), Arc::clone(&handle));
-        kit::task::spawn_tracked(&self.drivers, "run", async move {
-            Driver::new(parts).run().await;
-            run.finished_at_running_s.store(registry.running_s.load(Ordering::Relaxed), Ordering::Relaxed);
-            registry.unfinished.send_modify(|count| *count = count.saturating_sub(1));
-        });
-        Ok(handle)
-    }
-
-    fn backend(&self, name: &str) -> Result<Arc<dyn Backend>, StartError> {
-        let mut backends = self.options.backends.iter();
-        let found = if name.is_empty() { backends.next() } else { backends.find(|b| b.name() == name) };
-        found.cloned().ok_or_else(|| {
-            let problem = match name {
-                "" => "this worker has no backend: see `autoresearch-worker doctor`".to_owned(),
-                name => format!("`{name}` does not work on this worker"),
-            };
-            StartError::Spec(SpecError(vec![Violation { field: "spec.backend".to_owned(), problem }]))
-        })
-    }
-
-    /// What no slot of this worker will ever be able to do is a wrong request.
-    fn check_possible(&self, spec: &CheckedSpec) -> Result<(), SpecError> {
-        let mut wrong = Vec::new();
-        if !self.options.slots.could_ever(spec.gpus) {
-            let most = self.options.slots.view().iter().map(|slot| slot.gpu_uuids.len()).max().unwrap_or(0);
-            let problem = format!("is {}; a slot of this worker has at most {most} GPUs", spec.gpus);
-            wrong.push(Violation { field: "spec.gpus".to_owned(), problem });
-        }
-        for (index, name) in spec.data_sets.iter().enumerate() {
-            let problem = format!("this worker has no data set `{name}`");
-            wrong.push(Violation { field: format!("spec.data_sets[{index}]"), problem });
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(SpecError(wrong)) }
-    }
-
-    fn find_files(&self, spec: &CheckedSpec) -> (Vec<(String, PathBuf)>, Vec<Digest>) {
-        let (mut files, mut missing) = (Vec::new(), Vec::new());
-        for input in &spec.inputs {
-            match self.options.blobs.find(&input.digest) {
-                Some(path) => files.push((input.path.clone(), path)),
-                None => missing.push(input.digest),
-            }
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        (files, missing)
     }
 
     /// A run of this controller.
@@ -549,66 +374,6 @@ impl Registry {
             }
         }
     }
-}
-
-fn decode_spec(bytes: &[u8], rules: &LimitRules) -> Result<CheckedSpec, SpecError> {
-    let wrong = |problem: String| SpecError(vec![Violation { field: "spec".to_owned(), problem }]);
-    if bytes.len() > SPEC_BYTES_MAX {
-        return Err(wrong(format!("is {} bytes; at most {SPEC_BYTES_MAX}", bytes.len())));
-    }
-    let spec = RunSpec::decode(bytes).map_err(|error| wrong(format!("is no RunSpec: {error}")))?;
-    spec::check(spec, rules)
-}
-
-/// What only the resolved limits show.
-fn check_together(limits: &RunLimits) -> Result<(), SpecError> {
-    if limits.shm_bytes > limits.memory_bytes {
-        let problem =
-            format!("is {}; it is counted in the memory of {}", limits.shm_bytes, limits.memory_bytes);
-        return Err(SpecError(vec![Violation { field: "spec.limits.shm_bytes".to_owned(), problem }]));
-    }
-    Ok(())
-}
-
-/// The intent on disk: spec, record, first event. All of it synced, or nothing of it left.
-fn accept(folder: &Path, record: &Record, spec: &[u8]) -> Result<SpoolWriter, StartError> {
-    let work = || -> Result<SpoolWriter, StartError> {
-        kit::folder::create_private(folder)?;
-        record::save_spec(folder, spec)?;
-        record.save(folder)?;
-        let mut spool = SpoolWriter::create(folder, record.run_id)?;
-        let change = StateChange { state: RunState::Accepted.into(), detail: String::new() };
-        spool.append(record.accepted_wall_ns, 0, Kind::StateChange(change))?;
-        spool.sync()?;
-        kit::folder::sync_parent(folder).map_err(|e| FolderError::io("sync", folder, e))?;
-        Ok(spool)
-    };
-    work().inspect_err(|_| {
-        // The first error is the one to tell; a folder that stays is removed at the next start.
-        std::fs::remove_dir_all(folder).ok();
-    })
-}
-
-/// What the runner reads in `in/run.json`.
-fn run_json(spec: &CheckedSpec, limits: &RunLimits) -> Vec<u8> {
-    let program = spec.inputs.iter().find(|input| input.program).map(|input| input.path.as_str());
-    let data = spec.inputs.iter().filter(|input| !input.program);
-    let datasets: serde_json::Map<String, serde_json::Value> =
-        data.map(|input| (input.path.clone(), format!("/in/files/{}", input.path).into())).collect();
-    let streams: serde_json::Map<String, serde_json::Value> =
-        spec.stream_seeds.iter().map(|(name, seed)| (name.clone(), (*seed).into())).collect();
-    serde_json::json!({
-        "program": program,
-        "params": spec.params,
-        "seed": spec.seed,
-        "streams": streams,
-        "datasets": datasets,
-        "time_limit_ms": limits.time_ms,
-        "cpus": f64::from(limits.cpu_millis) / 1000.0,
-        "smoke": spec.smoke,
-    })
-    .to_string()
-    .into_bytes()
 }
 
 /// Whether an event ends a run's stream.

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::status::CallError;
 use crate::run::{
     handle::RunHandle,
-    registry::is_last,
+    registry::{FINISH_WAIT, is_last},
     spool::{SpoolError, SpoolReader},
     state::State,
 };
@@ -78,6 +78,11 @@ async fn send_all(run: Arc<RunHandle>, reader: SpoolReader, out: Sender) {
                     Ok(event) => (is_last(&event), Ok(message(Message::Event(event)))),
                     Err(error) => (true, Err(CallError::from(error).into())),
                 };
+                if done {
+                    // Whoever has the last event finds the run finished in every other call; the stream ends as well
+                    // where that does not come.
+                    tokio::time::timeout(FINISH_WAIT, run.wait_finished()).await.ok();
+                }
                 if out.send(response).await.is_err() || done {
                     return;
                 }
