@@ -58,7 +58,7 @@ fn answered(home: &Home, ran: &Ran) -> (String, Value) {
     for row in [&listed, &shown] {
         assert_eq!((text(row, "id"), text(row, "state")), (id, "finished"), "{row:#}");
         assert_eq!(row["question"], report["question"]);
-        assert_eq!(row["answer"], report["answer"]["text"]);
+        assert_eq!(text(row, "answer"), whole_answer(&report));
     }
     let known: BTreeSet<&str> = list(&shown, "run_list").iter().map(|run| text(run, "id")).collect();
     let told: BTreeSet<&str> = list(&report, "runs").iter().map(|run| text(run, "id")).collect();
@@ -105,6 +105,11 @@ fn inside(chars: &[char], at: usize) -> bool {
         && chars.get(at + 1).is_some_and(char::is_ascii_digit)
 }
 
+/// The verdict's word and the paragraph, as they are printed.
+fn whole_answer(report: &Value) -> String {
+    format!("{}. {}", text(&report["answer"], "verdict"), text(&report["answer"], "text"))
+}
+
 /// Every number that is printed in the answer is in `answer.numbers`, and those rest on runs that exist.
 #[track_caller]
 fn every_number_is_accounted_for(answer: &str, report: &Value) {
@@ -145,8 +150,8 @@ fn a_question_ends_in_an_answer_that_a_careful_researcher_would_sign() {
     let words = ["Supported", "Refuted", "Equivalent", "Inconclusive"];
     assert!(words.contains(&verdict) && answer.contains(verdict), "{verdict}: {answer}");
     assert_eq!(
-        answer.replace("**", ""),
-        text(&report["answer"], "text").replace("**", ""),
+        answer,
+        whole_answer(&report),
         "what is printed is what is kept"
     );
     for said in ["interval", "seeds", "digits", "smallest effect of interest", "set by", "point"] {

@@ -86,7 +86,7 @@ pub fn answer(record: &Record, stopped: StoppedBy, error: f64) -> Answer {
     };
     let verdict = contrast.and_then(ContrastAnalysis::verdict);
     let word = verdict.map_or_else(|| "No verdict".to_owned(), |v| capital(v.as_str()));
-    let data = data(experiment, &mut writer.numbers);
+    let data = data(experiment, &mut writer);
     match contrast {
         Some(contrast) => effect(&data, experiment, look, contrast, &mut writer),
         None => writer.say(format!("{data}: {}", experiment.rulings.last().cloned().unwrap_or_default())),
@@ -153,20 +153,15 @@ fn full_stop(text: &str) -> String {
 }
 
 /// "On digits (1437 train, 360 test, drawn anew by each seed)".
-fn data(experiment: &ExperimentRecord, numbers: &mut Vec<Number>) -> String {
+fn data(experiment: &ExperimentRecord, writer: &mut Writer) -> String {
     let plan = &experiment.plan;
-    let registered = |name: &str, value: u32| Number {
-        name: name.to_owned(),
-        value: Some(f64::from(value)),
-        shown: value.to_string(),
-        unit: "examples".into(),
-        rule: "registered".into(),
-        runs: Vec::new(),
+    let mut registered = |name: &str, value: u32| {
+        writer.number(name, f64::from(value), value.to_string(), "examples", "registered");
     };
     match plan.split_sizes.filter(|_| plan.replicate.contains(&Stream::Split)) {
         Some(sizes) => {
-            numbers.push(registered("training examples", sizes.train));
-            numbers.push(registered("test examples", sizes.test));
+            registered("training examples", sizes.train);
+            registered("test examples", sizes.test);
             format!(
                 "On {} ({} train, {} test, drawn anew by each seed)",
                 plan.data_set, sizes.train, sizes.test

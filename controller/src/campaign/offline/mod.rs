@@ -71,8 +71,8 @@ impl Researcher for Offline {
     }
 
     fn first_line(&self) -> String {
-        "offline: rules choose the experiments, no language model does; name one with --llm anthropic:MODEL (or \
-         openai:, ollama:, compatible:)"
+        "offline: the researcher is rule-based, no language model takes part; name one with --llm anthropic:MODEL \
+         (or openai:, ollama:, compatible:)"
             .to_owned()
     }
 
