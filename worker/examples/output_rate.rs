@@ -1,4 +1,4 @@
-//! How fast a program's output is recorded: a worker on a folder of its own, one run in the `lite` image that prints
+//! How fast a program's output is recorded: a worker on a folder of its own, two runs in the `lite` image that print
 //! 200 MB in lines of 100 bytes, and a watcher that takes every byte. Needs what a run needs: root and an engine.
 //!
 //! ```text
@@ -26,9 +26,14 @@ use tonic::transport::{Channel, Endpoint};
 use worker::config::WorkerConfig;
 
 const BYTES: u64 = 200_000_000;
-const PROGRAM: &str = "import sys\n\
-    line = 'x' * 99 + '\\n'\n\
-    for _ in range(2_000_000):\n    sys.stdout.write(line)\n";
+/// The same bytes as a program prints them here, each line at once, and as one that gathers them: the first is held up by
+/// its own two million writes, the second shows what the worker takes.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("a write for each line", "out = open(1, 'wb', buffering=0, closefd=False)\n"),
+    ("64 KiB in a write", "out = open(1, 'wb', buffering=1 << 16, closefd=False)\n"),
+];
+const LINES: &str =
+    "line = b'x' * 99 + b'\\n'\nfor _ in range(2_000_000):\n    out.write(line)\nout.flush()\n";
 const OWNER: &str = "scratch-measurement";
 
 type Client = WorkerServiceClient<Channel>;
@@ -52,7 +57,15 @@ async fn measure(folder: &Path) -> anyhow::Result<()> {
     let mut client = connect(folder.join("worker.sock")).await?;
     let mut steps = client.prepare_image(PrepareImageRequest { name: "lite".to_owned() }).await?.into_inner();
     while steps.message().await?.is_some() {}
-    let spec = spec(&mut client).await?;
+    for (how, program) in PROGRAMS {
+        println!("\n{} in lines of 100 bytes, {how}", Bytes(BYTES));
+        measure_one(&mut client, &format!("{program}{LINES}")).await?;
+    }
+    Ok(())
+}
+
+async fn measure_one(client: &mut Client, program: &str) -> anyhow::Result<()> {
+    let spec = spec(client, program).await?;
     let run_id = new_uuid().to_string();
     let begin = Instant::now();
     let request = StartRunRequest {
@@ -61,7 +74,7 @@ async fn measure(folder: &Path) -> anyhow::Result<()> {
         spec: spec.encode_to_vec().into(),
     };
     client.start_run(request).await?;
-    let seen = watch(&mut client, &run_id).await?;
+    let seen = watch(client, &run_id).await?;
     let whole = begin.elapsed();
 
     let outcome = seen.finished.outcome.unwrap_or_default();
@@ -69,7 +82,7 @@ async fn measure(folder: &Path) -> anyhow::Result<()> {
     ensure!(seen.bytes == BYTES, "{} bytes came and {BYTES} were printed", seen.bytes);
     let usage = seen.finished.usage.unwrap_or_default();
     let rate = |time: Duration| BYTES as f64 / 1e6 / time.as_secs_f64();
-    println!("{} in lines of 100 bytes, in {} frames", Bytes(BYTES), seen.frames);
+    println!("frames                             {:>10}", seen.frames);
     println!("from StartRun to the last event    {whole:>10.3?} {:>7.0} MB/s", rate(whole));
     println!(
         "from the gate to the last byte     {:>10.3?} {:>7.0} MB/s",
@@ -109,10 +122,10 @@ async fn connect(socket: PathBuf) -> anyhow::Result<Client> {
     }
 }
 
-async fn spec(client: &mut Client) -> anyhow::Result<RunSpec> {
-    let (digest, size_bytes) = (Digest::of(PROGRAM.as_bytes()).to_string(), PROGRAM.len() as u64);
+async fn spec(client: &mut Client, program: &str) -> anyhow::Result<RunSpec> {
+    let (digest, size_bytes) = (Digest::of(program.as_bytes()).to_string(), program.len() as u64);
     let header = BlobHeader { digest: digest.clone(), size_bytes, offset: 0 };
-    let blob = PutBlobRequest { header: Some(header), data: PROGRAM.as_bytes().into() };
+    let blob = PutBlobRequest { header: Some(header), data: program.as_bytes().to_vec().into() };
     client.put_blob(tokio_stream::iter([blob])).await?;
     let role = InputRole::Program.into();
     Ok(RunSpec {
