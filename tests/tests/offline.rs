@@ -149,11 +149,7 @@ fn a_question_ends_in_an_answer_that_a_careful_researcher_would_sign() {
     let verdict = text(&report["answer"], "verdict");
     let words = ["Supported", "Refuted", "Equivalent", "Inconclusive"];
     assert!(words.contains(&verdict) && answer.contains(verdict), "{verdict}: {answer}");
-    assert_eq!(
-        answer,
-        whole_answer(&report),
-        "what is printed is what is kept"
-    );
+    assert_eq!(answer, whole_answer(&report), "what is printed is what is kept");
     for said in ["interval", "seeds", "digits", "smallest effect of interest", "set by", "point"] {
         assert!(answer.to_lowercase().contains(said), "`{said}` is not said:\n{answer}");
     }
