@@ -14,9 +14,9 @@ pub(crate) const COLD_GATE: Duration = Duration::from_secs(600);
 pub(crate) const SETTINGS: &str = "init";
 /// The program's folder, which is also its home.
 pub(crate) const WORK: &str = "/work";
-/// What PID 1 starts unless the assignment says otherwise. `-I`: neither the environment nor the program's own
-/// folder is on the path of what is imported.
-pub(crate) const RUNNER: [&str; 3] = ["/usr/bin/python3", "-I", "/opt/autoresearch/runner.py"];
+/// What PID 1 starts unless the assignment says otherwise. `-sP`: neither a user's folder nor the current one is on the
+/// path of what is imported. Not `-I`: it would ignore PYTHONHASHSEED too.
+pub(crate) const RUNNER: [&str; 3] = ["/usr/bin/python3", "-sP", "/opt/autoresearch/runner.py"];
 
 /// A signal that PID 1 takes as an order, by the name that the engine's kill call takes and the kernel's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -165,6 +165,8 @@ fn environment(class: &SandboxClass) -> Vec<String> {
         ("LC_ALL", "C.UTF-8"),
         ("PYTHONDONTWRITEBYTECODE", "1"),
         ("PYTHONUNBUFFERED", "1"),
+        // The order of sets and dicts must be the same in every run of a seed.
+        ("PYTHONHASHSEED", "0"),
         ("OMP_NUM_THREADS", &threads),
         ("MKL_NUM_THREADS", &threads),
         ("OPENBLAS_NUM_THREADS", &threads),
