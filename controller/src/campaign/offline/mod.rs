@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn the_first_line_says_what_it_is_and_how_to_name_a_model() {
         let line = Offline.first_line();
-        assert!(line.contains("rules") && line.contains("--llm anthropic:MODEL") && !line.contains('\n'));
+        assert!(
+            line.contains("rule-based") && line.contains("--llm anthropic:MODEL") && !line.contains('\n')
+        );
     }
 
     #[test]
