@@ -55,7 +55,10 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure(folder: &Path) -> anyhow::Result<()> {
     let mut client = connect(folder.join("worker.sock")).await?;
-    let mut steps = client.prepare_image(PrepareImageRequest { name: "lite".to_owned() }).await?.into_inner();
+    let mut steps = client
+        .prepare_image(PrepareImageRequest { name: "lite".to_owned(), backend: String::new() })
+        .await?
+        .into_inner();
     while steps.message().await?.is_some() {}
     for (how, program) in PROGRAMS {
         println!("\n{} in lines of 100 bytes, {how}", Bytes(BYTES));

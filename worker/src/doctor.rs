@@ -64,10 +64,10 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
         }
     });
     let rooms = rooms::connect(config, data_dir, worker_id, CancellationToken::new()).await;
-    for backend in &rooms.backends {
-        checks.extend(backend_checks(&backend.describe().await));
+    for each in &rooms.backends {
+        checks.extend(backend_checks(&each.backend.describe().await));
     }
-    for image in rooms.images.list().await {
+    for image in rooms.default_images().list().await {
         let name = format!("image {}", image.name);
         checks.push(if image.prepared {
             let size = kit::size::Bytes(image.size_bytes.max(1));

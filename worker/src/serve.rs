@@ -256,7 +256,6 @@ async fn open_registry(
         tombstones: data_dir.join("tombstones"),
         boot_id: boot_id.to_owned(),
         backends: rooms.backends.clone(),
-        images: Arc::clone(&rooms.images),
         slots: Arc::clone(&rooms.slots),
         gpus: Arc::clone(&rooms.gpus),
         blobs,

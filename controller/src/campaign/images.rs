@@ -3,8 +3,11 @@
 use kit::task::CancellationToken;
 use tokio::sync::mpsc;
 
-use super::progress::{Progress, Watchers};
-use crate::fleet::{Fleet, FleetError, ImageProgress, PreparedImage};
+use super::{
+    lab::Lab,
+    progress::{Progress, Watchers},
+};
+use crate::fleet::{FleetError, ImageChoice, ImageProgress, PreparedImage};
 
 /// Steps that may wait for a slow watcher.
 const CHANNEL: usize = 64;
@@ -12,10 +15,10 @@ const CHANNEL: usize = 64;
 /// Builds or finds an image on every worker.
 ///
 /// # Errors
-/// As [`Fleet::prepare_image`].
+/// As [`Lab::prepare_image`].
 pub async fn prepare(
-    fleet: &Fleet,
-    name: &str,
+    lab: &dyn Lab,
+    image: ImageChoice<'_>,
     watchers: &Watchers,
     cancel: &CancellationToken,
 ) -> Result<PreparedImage, FleetError> {
@@ -25,6 +28,6 @@ pub async fn prepare(
             watchers.tell(Progress::Image { name, done, total, line });
         }
     };
-    let (prepared, ()) = tokio::join!(fleet.prepare_image(name, sender, cancel), passing);
+    let (prepared, ()) = tokio::join!(lab.prepare_image(image, sender, cancel), passing);
     prepared
 }

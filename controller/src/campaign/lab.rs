@@ -7,7 +7,9 @@ use kit::{digest::Digest, task::CancellationToken};
 use proto::v1;
 use tokio::sync::mpsc;
 
-use crate::fleet::{Fleet, FleetError, ImageProgress, PreparedImage, RunEnd, RunSink, WorkerView};
+use crate::fleet::{
+    Fleet, FleetError, ImageChoice, ImageProgress, PreparedImage, RunEnd, RunSink, WorkerView,
+};
 
 use super::researcher::{DataSetInfo, Workers};
 
@@ -26,7 +28,7 @@ pub trait Lab: Send + Sync {
     /// The first worker's that cannot.
     async fn prepare_image(
         &self,
-        name: &str,
+        image: ImageChoice<'_>,
         progress: mpsc::Sender<ImageProgress>,
         cancel: &CancellationToken,
     ) -> Result<PreparedImage, FleetError>;
@@ -61,11 +63,11 @@ impl Lab for Fleet {
 
     async fn prepare_image(
         &self,
-        name: &str,
+        image: ImageChoice<'_>,
         progress: mpsc::Sender<ImageProgress>,
         cancel: &CancellationToken,
     ) -> Result<PreparedImage, FleetError> {
-        Self::prepare_image(self, name, progress, cancel).await
+        Self::prepare_image(self, image, progress, cancel).await
     }
 
     async fn put_blob(&self, bytes: Bytes) -> Result<Digest, FleetError> {

@@ -28,7 +28,7 @@ use crate::{
         progress::{Progress, Watchers},
         record::outcome_word,
     },
-    fleet::{FleetError, RunEnd},
+    fleet::{FleetError, ImageChoice, RunEnd},
     journal::{
         CampaignId, CampaignKind, CampaignState, EndedHere, Journal, Limits, LogStream, NewCampaign, NewRun,
         RunId, RunPurpose,
@@ -192,15 +192,14 @@ impl Exec<'_> {
     }
 
     async fn prepare_image(&self, cancel: &CancellationToken, watchers: &Watchers) -> Result<(), CliError> {
-        images::prepare(&self.session.fleet, self.image, watchers, cancel).await.map_err(
-            |error| match error {
-                FleetError::Cancelled => CliError::Interrupted,
-                FleetError::Call { code: tonic::Code::NotFound, message, .. } => {
-                    CliError::field("--image", message)
-                }
-                other => CliError::Failed(chain(&other)),
-            },
-        )?;
+        let image = ImageChoice { name: self.image, backend: self.backend.as_deref().unwrap_or_default() };
+        images::prepare(&self.session.fleet, image, watchers, cancel).await.map_err(|error| match error {
+            FleetError::Cancelled => CliError::Interrupted,
+            FleetError::Call { code: tonic::Code::NotFound, message, .. } => {
+                CliError::field("--image", message)
+            }
+            other => CliError::Failed(chain(&other)),
+        })?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{FleetError, ImageProgress, PreparedImage, WorkerView};
+use super::{FleetError, ImageChoice, ImageProgress, PreparedImage, WorkerView};
 
 /// A client over one channel.
 pub type Client = WorkerServiceClient<Channel>;
@@ -166,16 +166,17 @@ impl Link {
 
     pub(super) async fn prepare_image(
         &self,
-        name: &str,
+        image: ImageChoice<'_>,
         progress: &mpsc::Sender<ImageProgress>,
     ) -> Result<PreparedImage, FleetError> {
         let status = |s: tonic::Status| FleetError::call("PrepareImage", &s);
-        let request = v1::PrepareImageRequest { name: name.to_owned() };
+        let request =
+            v1::PrepareImageRequest { name: image.name.to_owned(), backend: image.backend.to_owned() };
         let mut stream = self.client().await?.prepare_image(request).await.map_err(status)?.into_inner();
         loop {
             let silent = |_| FleetError::Unreachable {
                 worker: self.name(),
-                detail: format!("no word about image {name} for {} s", SILENCE.as_secs()),
+                detail: format!("no word about image {} for {} s", image.name, SILENCE.as_secs()),
             };
             let message = tokio::time::timeout(SILENCE, stream.message()).await.map_err(silent)?;
             match message.map_err(status)?.and_then(|m| m.message) {
@@ -191,7 +192,7 @@ impl Link {
                 None => {
                     return Err(FleetError::Unreachable {
                         worker: self.name(),
-                        detail: format!("the stream about image {name} ended early"),
+                        detail: format!("the stream about image {} ended early", image.name),
                     });
                 }
             }

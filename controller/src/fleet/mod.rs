@@ -212,6 +212,15 @@ pub struct Fleet {
     links: Arc<Vec<Arc<Link>>>,
 }
 
+/// Which image, and what makes sandboxes from it: each backend has images of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageChoice<'a> {
+    /// From the workers' allow-lists.
+    pub name: &'a str,
+    /// Empty: each worker's choice.
+    pub backend: &'a str,
+}
+
 impl Fleet {
     /// Of links that are connected.
     #[must_use]
@@ -237,14 +246,14 @@ impl Fleet {
     /// The first worker's that cannot.
     pub async fn prepare_image(
         &self,
-        name: &str,
+        image: ImageChoice<'_>,
         progress: mpsc::Sender<ImageProgress>,
         cancel: &CancellationToken,
     ) -> Result<PreparedImage, FleetError> {
         let mut prepared = PreparedImage::default();
         for link in self.links.iter() {
             prepared = tokio::select! {
-                result = link.prepare_image(name, &progress) => result?,
+                result = link.prepare_image(image, &progress) => result?,
                 () = cancel.cancelled() => return Err(FleetError::Cancelled),
             };
         }

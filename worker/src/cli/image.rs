@@ -31,8 +31,8 @@ impl Image {
         let rooms =
             rooms::connect(&config, &folder, &worker_id_or_new(&folder), CancellationToken::new()).await;
         match self {
-            Self::Build { name } => build(rooms.images, name).await,
-            Self::List { output } => list(rooms.images.list().await, *output),
+            Self::Build { name } => build(rooms.default_images(), name).await,
+            Self::List { output } => list(rooms.default_images().list().await, *output),
         }
     }
 }

@@ -23,11 +23,12 @@ use super::{
     record::{self, Record},
     recorder::{self, Progress, Recorder},
     registry::{RUNS_MAX, Registry, StartError, lock},
+    seams::BackendParts,
     spec::{self, CheckedSpec, LimitRules, RunLimits, SpecError, Violation},
     spool::SpoolWriter,
     state::State,
 };
-use crate::sandbox::{Backend, SandboxId};
+use crate::sandbox::SandboxId;
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;
@@ -57,7 +58,8 @@ impl Registry {
         }
         let spec = decode_spec(spec_bytes, &self.options.rules)?;
         self.check_possible(&spec)?;
-        let image = self.options.images.find(&spec.image).await?;
+        let BackendParts { backend, images } = self.backend(&spec.backend)?;
+        let image = images.find(&spec.image).await?;
         if !image.prepared {
             return Err(StartError::ImageNotPrepared(spec.image));
         }
@@ -76,7 +78,6 @@ impl Registry {
             wanted: kit::size::Bytes(wanted),
             free: kit::size::Bytes(free.saturating_sub(self.ledger.reserved())),
         })?;
-        let backend = self.backend(&spec.backend)?;
         let record = Record {
             version: Record::version(),
             run_id,
@@ -128,6 +129,7 @@ impl Registry {
         let parts = DriverParts {
             folder,
             run_json: run_json(&spec, &limits),
+            layers: Vec::new(),
             files,
             lease,
             reservation: Some(reservation),
@@ -156,15 +158,20 @@ impl Registry {
         Ok(handle)
     }
 
-    fn backend(&self, name: &str) -> Result<Arc<dyn Backend>, StartError> {
+    /// By name; the empty name is the worker's choice.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn backend(&self, name: &str) -> Result<BackendParts, SpecError> {
         let mut backends = self.options.backends.iter();
-        let found = if name.is_empty() { backends.next() } else { backends.find(|b| b.name() == name) };
+        let found =
+            if name.is_empty() { backends.next() } else { backends.find(|b| b.backend.name() == name) };
         found.cloned().ok_or_else(|| {
             let problem = match name {
                 "" => "this worker has no backend: see `autoresearch-worker doctor`".to_owned(),
                 name => format!("`{name}` does not work on this worker"),
             };
-            StartError::Spec(SpecError(vec![Violation { field: "spec.backend".to_owned(), problem }]))
+            SpecError(vec![Violation { field: "spec.backend".to_owned(), problem }])
         })
     }
 

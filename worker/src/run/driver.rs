@@ -25,7 +25,7 @@ use super::{
     state::{Action, Reason, Refusal, RunEvent, State, next},
 };
 use crate::sandbox::{
-    Assignment, Backend, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
+    Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
 };
 
 /// Between two looks at limits, where nothing wakes the driver earlier.
@@ -48,6 +48,8 @@ pub struct DriverParts {
     pub spec: CheckedSpec,
     /// What the runner reads.
     pub run_json: Vec<u8>,
+    /// Read-only trees: the run's data sets, then its packages.
+    pub layers: Vec<Layer>,
     /// The inputs' paths in the run and their blobs.
     pub files: Vec<(String, PathBuf)>,
     /// Held until the run has finished.
@@ -225,6 +227,7 @@ impl Driver {
                 shm_bytes: limits.shm_bytes,
                 log_bytes: limits.log_bytes,
             },
+            layers: self.parts.layers.clone(),
         }
     }
 

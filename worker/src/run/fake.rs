@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     RunId,
     registry::{Registry, RegistryOptions, lock},
-    seams::{ImageError, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
+    seams::{BackendParts, ImageError, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
 };
 use crate::{
     blobs::Blobs,
@@ -373,8 +373,7 @@ impl House {
             runs_dir: root.path().join("runs"),
             tombstones: root.path().join("tombstones"),
             boot_id: boot_id.to_owned(),
-            backends: vec![backend.clone()],
-            images: Arc::new(FakeImages),
+            backends: vec![BackendParts { backend: backend.clone(), images: Arc::new(FakeImages) }],
             slots: slots.clone(),
             gpus: Arc::new(NoGpus),
             blobs: blobs.clone(),

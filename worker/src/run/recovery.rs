@@ -19,6 +19,7 @@ use super::{
     outcome::{self, Facts},
     record::{self, Record},
     registry::{Registry, RegistryOptions},
+    seams::BackendParts,
     spool::{
         SpoolError, SpoolWriter,
         read::{Recovered, recover, recover_last},
@@ -34,7 +35,7 @@ use super::{
 pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Registry>, FolderError> {
     kit::folder::create_private(&options.runs_dir)?;
     // First, so that no program of an earlier process lives when its run is said to have ended.
-    for backend in &options.backends {
+    for BackendParts { backend, .. } in &options.backends {
         match backend.sweep(&BTreeSet::new()).await {
             Ok(removed) => {
                 for what in removed {

@@ -25,12 +25,12 @@ use super::{
     handle::RunHandle,
     ledger::Ledger,
     record,
-    seams::{GpuMeter, ImageError, ImageSource, SlotSource},
+    seams::{BackendParts, GpuMeter, ImageError, SlotSource},
     spec::{LimitRules, SpecError},
     spool::SpoolError,
     tombstones::{Tombstone, Tombstones},
 };
-use crate::{blobs::Blobs, sandbox::Backend};
+use crate::blobs::Blobs;
 
 /// Runs on disk at most, finished ones included: unreleased ones are never dropped to make room.
 pub(super) const RUNS_MAX: usize = 10_000;
@@ -47,9 +47,7 @@ pub struct RegistryOptions {
     /// The kernel's.
     pub boot_id: String,
     /// The first one is the default.
-    pub backends: Vec<Arc<dyn Backend>>,
-    /// By name.
-    pub images: Arc<dyn ImageSource>,
+    pub backends: Vec<BackendParts>,
     /// Of this machine.
     pub slots: Arc<dyn SlotSource>,
     /// Readings.

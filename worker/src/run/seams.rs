@@ -7,7 +7,7 @@ use proto::v1::{GpuUsage, Image, ImageStep};
 use tokio::sync::mpsc;
 
 use super::RunId;
-use crate::sandbox::SlotGrant;
+use crate::sandbox::{Backend, SlotGrant};
 
 /// Why an image cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,6 +55,15 @@ pub trait ImageSource: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// All of [`ImageError`].
     async fn prepare(&self, name: &str, steps: mpsc::Sender<ImageStep>) -> Result<Image, ImageError>;
+}
+
+/// One way to make sandboxes, with the images that it makes them from.
+#[derive(Debug, Clone)]
+pub struct BackendParts {
+    /// Makes the sandboxes.
+    pub backend: Arc<dyn Backend>,
+    /// Its own: an image of one backend is nothing to another.
+    pub images: Arc<dyn ImageSource>,
 }
 
 /// A slot as it is planned.

@@ -19,12 +19,16 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+mod birth;
 mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
 mod init;
+mod layout;
+mod live;
 mod loops;
 mod report;
+mod verify;
 mod volume;
 
 kit::id_type!(
@@ -44,6 +48,18 @@ pub struct SandboxClass {
     pub slot: SlotGrant,
     /// What it may use.
     pub limits: SandboxLimits,
+    /// Read-only trees that it sees besides its image: packages, data sets.
+    pub layers: Vec<Layer>,
+}
+
+/// A read-only tree as a file with an ext4 file system in it: mounted whole, it says nothing of where it lies on the
+/// host, and the same file serves any number of sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Where it is seen inside: `/packages`, `/data/NAME`.
+    pub target: String,
+    /// The file on the host; this worker made it, and it changes no more.
+    pub image: PathBuf,
 }
 
 /// The part of a slot that a sandbox is told of.
@@ -362,4 +378,17 @@ pub trait Sandbox: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What is still there.
     async fn remove(&self) -> Result<(), SandboxError>;
+}
+
+/// Blocking work of one sandbox off the event loop.
+async fn blocking<T: Send + 'static>(
+    id: SandboxId,
+    work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    let panicked = || SandboxError::Volume {
+        id,
+        detail: "the worker failed at it; see its log".to_owned(),
+        disk_full: false,
+    };
+    kit::task::blocking("sandbox", work).await.unwrap_or_else(|| Err(panicked()))
 }

@@ -22,7 +22,7 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FallocateFlags, IFlags, fallocate, ioctl_getflags, ioctl_setflags, statvfs};
 
-use super::{SandboxError, SandboxId, SandboxLimits, StreamPaths, init, loops};
+use super::{SandboxClass, SandboxError, SandboxId, SandboxLimits, StreamPaths, init, loops};
 
 /// Room for `in/`, PID 1 and the file system's own small change; sparse, so it costs the host what is written.
 const SPARE_BYTES: u64 = 80 << 20;
@@ -33,6 +33,8 @@ const FULL_BELOW_BYTES: u64 = 256 << 10;
 const MOUNT_POINT: &str = "volume";
 const IMAGE: &str = "volume.ext4";
 const BALLAST: &str = "ballast";
+/// Before the number of a layer's mount point.
+const LAYER: &str = "layer-";
 const STREAMS: [&str; 3] = ["stdout", "stderr", "metrics"];
 
 /// The volume of one sandbox, in that sandbox's folder.
@@ -62,6 +64,11 @@ impl Volume {
         self.folder.join(MOUNT_POINT)
     }
 
+    /// Where the layer of this number is mounted.
+    pub(crate) fn layer(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("{LAYER}{number}"))
+    }
+
     /// PID 1's program, on the volume so that a bind of it tells nothing of the host.
     pub(crate) fn init_program(&self) -> PathBuf {
         self.path().join("init").join("sandbox-init")
@@ -77,7 +84,8 @@ impl Volume {
     ///
     /// # Errors
     /// Says what was tried. Something may be left: call [`Volume::remove`].
-    pub(crate) fn create(&self, uid: u32, limits: &SandboxLimits) -> Result<(), SandboxError> {
+    pub(crate) fn create(&self, class: &SandboxClass) -> Result<(), SandboxError> {
+        let limits = &class.limits;
         let private =
             |path: &Path| DirBuilder::new().mode(0o700).create(path).map_err(|e| self.io("create", path, &e));
         private(&self.folder)?;
@@ -101,7 +109,16 @@ impl Volume {
         self.tool("mount", "mount", &arguments)?;
         fs::remove_dir(mount.join("lost+found"))
             .map_err(|e| self.io("remove", &mount.join("lost+found"), &e))?;
-        self.furnish(uid, limits)
+        self.furnish(class.slot.uid, limits)?;
+        for (number, layer) in class.layers.iter().enumerate() {
+            let place = self.layer(number);
+            private(&place)?;
+            let options = ["-t", "ext4", "-o", "loop,ro,noload,nosuid,nodev,noatime"].map(OsStr::new);
+            let arguments = options.into_iter().chain([layer.image.as_os_str(), place.as_os_str()]);
+            let arguments: Vec<&OsStr> = arguments.collect();
+            self.tool("mount", "mount", &arguments)?;
+        }
+        Ok(())
     }
 
     fn furnish(&self, uid: u32, limits: &SandboxLimits) -> Result<(), SandboxError> {
@@ -213,6 +230,7 @@ impl Volume {
     /// What is still there.
     pub(crate) fn remove(&self) -> Result<(), SandboxError> {
         let (mount, image) = (self.path(), self.folder.join(IMAGE));
+        self.remove_layers()?;
         self.unmount(&mount)?;
         self.detach(&image)?;
         for (path, remove) in [
@@ -225,6 +243,19 @@ impl Volume {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(self.io("remove", path, &e)),
             }
+        }
+        Ok(())
+    }
+
+    /// A layer's image is another's and stays; its loop device lets go by itself at the unmount.
+    fn remove_layers(&self) -> Result<(), SandboxError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|e| self.io("list", &self.folder, &e))?,
+        };
+        for place in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(LAYER)) {
+            self.unmount(&place.path())?;
+            fs::remove_dir(place.path()).map_err(|e| self.io("remove", &place.path(), &e))?;
         }
         Ok(())
     }

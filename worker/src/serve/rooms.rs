@@ -17,7 +17,10 @@ use crate::{
     image::{self, Images},
     run::{
         RunId,
-        seams::{GpuMeter, ImageError, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
+        seams::{
+            BackendParts, GpuMeter, ImageError, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource,
+            SlotView,
+        },
     },
     sandbox::{
         Backend, SlotGrant,
@@ -29,9 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Rooms {
     /// The first one is the default.
-    pub backends: Vec<Arc<dyn Backend>>,
-    /// By name.
-    pub images: Arc<dyn ImageSource>,
+    pub backends: Vec<BackendParts>,
     /// Of this machine.
     pub slots: Arc<dyn SlotSource>,
     /// Why there are no slots, where there are none.
@@ -95,7 +96,16 @@ pub async fn connect(
                 (Arc::new(MissingDocker::new(error)), Arc::new(images))
             }
         };
-    Rooms { backends: vec![backend], images, slots, no_slots, gpus, machine }
+    Rooms { backends: vec![BackendParts { backend, images }], slots, no_slots, gpus, machine }
+}
+
+impl Rooms {
+    /// Of the backend that is used where none is named.
+    #[must_use]
+    pub fn default_images(&self) -> Arc<dyn ImageSource> {
+        let none = || Arc::new(NoImages("this worker has no backend".to_owned())) as Arc<dyn ImageSource>;
+        self.backends.first().map_or_else(none, |parts| Arc::clone(&parts.images))
+    }
 }
 
 fn gpu_wire(gpu: &device::Gpu) -> proto::v1::Gpu {

@@ -1,7 +1,7 @@
 //! `GetWorker`: who this worker is and what it can do.
 
 use kit::clock::wall_ns;
-use proto::v1::{Backend, Enforcement, GetWorkerResponse, Machine, Rule, Slot};
+use proto::v1::{Backend, Enforcement, GetWorkerResponse, Image, Machine, Rule, Slot};
 
 use super::Identity;
 use crate::{
@@ -36,9 +36,11 @@ pub fn backend(info: BackendInfo) -> Backend {
 /// The answer to `GetWorker`.
 pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine) -> GetWorkerResponse {
     let options = registry.options();
-    let mut backends = Vec::new();
+    let (mut backends, mut images) = (Vec::new(), Vec::new());
     for each in &options.backends {
-        backends.push(backend(each.describe().await));
+        backends.push(backend(each.backend.describe().await));
+        let own = each.images.list().await.into_iter();
+        images.extend(own.map(|image| Image { backend: each.backend.name().to_owned(), ..image }));
     }
     let slots = options.slots.view().into_iter().map(|slot| Slot {
         index: slot.index,
@@ -62,7 +64,7 @@ pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine)
             ..machine.clone()
         }),
         slots: slots.collect(),
-        images: options.images.list().await,
+        images,
         data_sets: Vec::new(),
         default_limits: Some(options.rules.default.wire()),
         largest_limits: Some(options.rules.largest.wire()),

@@ -33,7 +33,7 @@ use tonic_health::server::HealthReporter;
 use self::status::CallError;
 use crate::run::{
     RunId,
-    registry::{FINISH_WAIT, Registry},
+    registry::{FINISH_WAIT, Registry, StartError},
     spec::check_label_filter,
 };
 
@@ -127,9 +127,10 @@ impl WorkerService for Service {
     }
 
     async fn prepare_image(&self, request: Request<PrepareImageRequest>) -> Answer<Self::PrepareImageStream> {
-        let name = request.into_inner().name;
+        let PrepareImageRequest { name, backend } = request.into_inner();
         kit::name::check_name(&name).map_err(|error| CallError::field("name", error))?;
-        let images = Arc::clone(&self.registry.options().images);
+        let images =
+            self.registry.backend(&backend).map_err(StartError::from).map_err(CallError::from)?.images;
         // An unknown name is a status and not a stream.
         images.find(&name).await.map_err(CallError::from)?;
         let (out, receiver) = mpsc::channel(STREAM_BUFFER);

@@ -87,7 +87,7 @@ impl WorkerProcess {
     /// With the image prepared that the programs of these tests run in.
     pub async fn ready(&self) -> Client {
         let mut client = self.client().await;
-        let request = PrepareImageRequest { name: "lite".into() };
+        let request = PrepareImageRequest { name: "lite".into(), backend: String::new() };
         let mut steps = client.prepare_image(request).await.unwrap().into_inner();
         while steps.message().await.unwrap().is_some() {}
         client

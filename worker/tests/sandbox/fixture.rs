@@ -77,7 +77,7 @@ impl Fixture {
             log_bytes: [4 * MIB; 3],
         };
         let slot = SlotGrant { index: 7, uid: UID, cpuset: Some("0".into()), gpu_uuids: Vec::new() };
-        SandboxClass { id: SandboxId::new(), image_id: self.image.clone(), slot, limits }
+        SandboxClass { id: SandboxId::new(), image_id: self.image.clone(), slot, limits, layers: Vec::new() }
     }
 
     /// Up to the open start gate.

@@ -2,47 +2,34 @@
 
 use kit::{digest::Digest, task::CancellationToken};
 use serde_json::json;
-use tokio::sync::mpsc;
 
-use crate::fleet::ImageProgress;
+use crate::fleet::ImageChoice;
 
 use super::{
     super::{
         check::{Against, check},
         error::CampaignError,
         executor::spec::{Blob, seeds},
-        known,
+        images, known,
         lab::describe,
         machine::{Event, StoppedBy},
         plan::Role,
-        progress::{Progress, Watchers},
         record::{ExperimentRecord, Standing},
         researcher::Planned,
     },
     Driver,
 };
 
-/// Steps of an image that may wait to be shown.
-const IMAGE_STEPS: usize = 64;
-
-async fn show(mut steps: mpsc::Receiver<ImageProgress>, watchers: Watchers) {
-    while let Some(ImageProgress { name, done, total, line }) = steps.recv().await {
-        watchers.tell(Progress::Image { name, done, total, line });
-    }
-}
-
 impl Driver {
     /// The image on every worker, and the data sets that travel with runs.
     pub(super) async fn prepare(&mut self) -> Result<Event, CampaignError> {
         let stop = CancellationToken::new();
         let fleet = std::sync::Arc::clone(&self.deps.fleet);
-        let (sender, steps) = mpsc::channel(IMAGE_STEPS);
         let (image, watchers, token) =
             (self.settings.image.clone(), self.deps.progress.clone(), stop.clone());
-        let work = async {
-            let prepare = fleet.prepare_image(&image, sender, &token);
-            tokio::join!(prepare, show(steps, watchers)).0
-        };
+        let backend = self.settings.backend.clone().unwrap_or_default();
+        let choice = ImageChoice { name: &image, backend: &backend };
+        let work = images::prepare(&*fleet, choice, &watchers, &token);
         let (prepared, stopped) = self.guarded(&stop, work).await?;
         if let Some(by) = stopped {
             return Ok(Event::Stop { by });

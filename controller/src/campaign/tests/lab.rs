@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     campaign::lab::Lab,
-    fleet::{FleetError, ImageProgress, PreparedImage, RunEnd, RunSink, WorkerView},
+    fleet::{FleetError, ImageChoice, ImageProgress, PreparedImage, RunEnd, RunSink, WorkerView},
 };
 
 /// Runs programs by the marker in their text.
@@ -116,11 +116,11 @@ impl Lab for FakeLab {
 
     async fn prepare_image(
         &self,
-        name: &str,
+        image: ImageChoice<'_>,
         progress: mpsc::Sender<ImageProgress>,
         _cancel: &CancellationToken,
     ) -> Result<PreparedImage, FleetError> {
-        if name == "broken" {
+        if image.name == "broken" {
             return Err(FleetError::NoWorker);
         }
         progress.send(ImageProgress { name: "base".into(), ..ImageProgress::default() }).await.unwrap();

@@ -10,20 +10,12 @@ use bollard::models::{
 };
 
 use super::{OWNER_LABEL, SANDBOX_LABEL, Shared};
-use crate::sandbox::{SandboxClass, init, volume::Volume};
+use crate::sandbox::{
+    SandboxClass, init,
+    layout::{BINDS, HOST_NAME, INIT_PATH, OOM_SCORE, OPEN_FILES, environment},
+    volume::Volume,
+};
 
-/// Where PID 1's program lies inside.
-pub(super) const INIT_PATH: &str = "/sandbox-init";
-/// The volume's folders inside, and whether they are read-only.
-pub(super) const BINDS: [(&str, &str, bool); 4] =
-    [("work", "/work", false), ("tmp", "/tmp", false), ("logs", "/logs", false), ("in", "/in", true)];
-/// The same for every sandbox: it says nothing of the host.
-const HOST_NAME: &str = "sandbox";
-/// Above every daemon's, below the program's own (1000), so that the kernel kills runs before the host's services and
-/// never PID 1.
-const OOM_SCORE: i64 = 500;
-/// Below the hard limit of most hosts: an engine without the capability to go over it could not start the container.
-const OPEN_FILES: i64 = 16_384;
 const LOG_LIMIT: &str = "64k";
 /// What PID 1 needs: to become the program's uid and to kill it.
 const CAPABILITIES: [&str; 3] = ["SETUID", "SETGID", "KILL"];
@@ -82,7 +74,7 @@ fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostCo
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         // Files.
         readonly_rootfs: Some(true),
-        mounts: Some(mounts(volume)),
+        mounts: Some(mounts(class, volume)),
         device_requests: Some(devices(class)),
         // Life. The container stays after its end, as the evidence.
         init: Some(false),
@@ -113,10 +105,12 @@ fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
 }
 
-fn mounts(volume: &Volume) -> Vec<Mount> {
+fn mounts(class: &SandboxClass, volume: &Volume) -> Vec<Mount> {
     let root = volume.path();
     let folders = BINDS.iter().map(|(name, target, read_only)| bind(&root.join(name), target, *read_only));
-    folders.chain([bind(&volume.init_program(), INIT_PATH, true)]).collect()
+    let layers = class.layers.iter().enumerate();
+    let layers = layers.map(|(number, layer)| bind(&volume.layer(number), &layer.target, true));
+    folders.chain([bind(&volume.init_program(), INIT_PATH, true)]).chain(layers).collect()
 }
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
@@ -148,42 +142,6 @@ fn devices(class: &SandboxClass) -> Vec<DeviceRequest> {
     }]
 }
 
-/// The whole environment: nothing of the host's, and every name that an image might set to open a door.
-fn environment(class: &SandboxClass) -> Vec<String> {
-    // Libraries count the machine's CPUs, not the sandbox's share.
-    let threads = (class.limits.cpu_millis / 1000).max(1).to_string();
-    let gpus = match class.slot.gpu_uuids.as_slice() {
-        [] => "void".to_owned(),
-        uuids => uuids.join(","),
-    };
-    let fixed = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("HOME", init::WORK),
-        ("USER", "sandbox"),
-        ("TMPDIR", "/tmp"),
-        ("LANG", "C.UTF-8"),
-        ("LC_ALL", "C.UTF-8"),
-        ("PYTHONDONTWRITEBYTECODE", "1"),
-        ("PYTHONUNBUFFERED", "1"),
-        // The order of sets and dicts must be the same in every run of a seed.
-        ("PYTHONHASHSEED", "0"),
-        ("OMP_NUM_THREADS", &threads),
-        ("MKL_NUM_THREADS", &threads),
-        ("OPENBLAS_NUM_THREADS", &threads),
-        ("NUMEXPR_NUM_THREADS", &threads),
-        ("XDG_CACHE_HOME", "/tmp/cache"),
-        ("TORCH_HOME", "/tmp/cache/torch"),
-        ("TORCHINDUCTOR_CACHE_DIR", "/tmp/cache/inductor"),
-        ("TRITON_CACHE_DIR", "/tmp/cache/triton"),
-        ("CUDA_CACHE_PATH", "/tmp/cache/cuda"),
-        ("MPLCONFIGDIR", "/tmp/cache/matplotlib"),
-        ("MPLBACKEND", "agg"),
-        ("NVIDIA_VISIBLE_DEVICES", &gpus),
-        ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility"),
-    ];
-    fixed.iter().map(|(name, value)| format!("{name}={value}")).collect()
-}
-
 /// Why an image cannot be a sandbox's: a volume of its own is a writable disk of the host without a limit, and the
 /// loader's and NVIDIA's variables are read by privileged hooks of the host.
 pub(super) fn refuse_image(volumes: &[String], environment: &[String]) -> Option<String> {
@@ -210,7 +168,7 @@ mod tests {
         };
         let gpu_uuids = gpus.iter().map(|g| (*g).to_owned()).collect();
         let slot = SlotGrant { index: 0, uid: 50_000, cpuset: None, gpu_uuids };
-        SandboxClass { id: SandboxId::new(), image_id: "sha256:0".into(), slot, limits }
+        SandboxClass { id: SandboxId::new(), image_id: "sha256:0".into(), slot, limits, layers: Vec::new() }
     }
 
     #[test]

@@ -3,9 +3,8 @@
 //! What belongs here: everything that speaks to the engine. The volume, the cgroup and PID 1 are the worker's own
 //! and lie beside this folder, for the backends that come later.
 //!
-//! `create` is the body of a container, which is where most of the walls are; `verify` reads back from the kernel
-//! that they stand; `follow` reads PID 1's reports; `live` is one sandbox; `sweep` removes what nobody owns. `missing` stands in
-//! where no engine answers.
+//! `create` is the body of a container, which is where most of the walls are; `make` brings it to life; `follow` reads
+//! PID 1's reports; `sweep` removes what nobody owns. `missing` stands in where no engine answers.
 
 use std::{
     collections::BTreeSet,
@@ -24,10 +23,9 @@ use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId
 mod create;
 mod describe;
 mod follow;
-mod live;
+mod make;
 mod missing;
 mod sweep;
-mod verify;
 
 pub use missing::MissingDocker;
 
@@ -149,7 +147,7 @@ impl Backend for DockerBackend {
     }
 
     async fn prepare(&self, class: SandboxClass) -> Result<Arc<dyn Sandbox>, SandboxError> {
-        Ok(Arc::new(live::DockerSandbox::prepare(Arc::clone(&self.shared), class).await?))
+        Ok(Arc::new(make::prepare(Arc::clone(&self.shared), class).await?))
     }
 
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
@@ -255,19 +253,6 @@ async fn remove_container(shared: &Shared, id: SandboxId) -> Result<(), SandboxE
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
-}
-
-/// Blocking work of one sandbox off the event loop.
-async fn blocking<T: Send + 'static>(
-    id: SandboxId,
-    work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
-) -> Result<T, SandboxError> {
-    let panicked = || SandboxError::Volume {
-        id,
-        detail: "the worker failed at it; see its log".to_owned(),
-        disk_full: false,
-    };
-    kit::task::blocking("sandbox", work).await.unwrap_or_else(|| Err(panicked()))
 }
 
 #[cfg(test)]

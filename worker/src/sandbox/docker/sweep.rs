@@ -10,8 +10,8 @@ use std::{
 
 use bollard::query_parameters::ListContainersOptions;
 
-use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, blocking, engine, remove_container, words};
-use crate::sandbox::{SandboxError, SandboxId, loops, volume::Volume};
+use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, engine, remove_container, words};
+use crate::sandbox::{SandboxError, SandboxId, blocking, loops, volume::Volume};
 
 pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
     let mut removed = Vec::new();

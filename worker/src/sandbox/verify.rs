@@ -8,11 +8,12 @@ use std::{
 
 use rustix::fs::statvfs;
 
-use super::create::{BINDS, INIT_PATH};
-use crate::sandbox::{
-    SandboxClass, SandboxError,
+use super::{
+    Layer, SandboxClass, SandboxError,
     cgroup::Cgroup,
+    layout::{BINDS, INIT_PATH},
     loops::{self, MountLine},
+    volume::Volume,
 };
 
 /// KILL, SETGID and SETUID: bits 5, 6 and 7 of linux/capability.h.
@@ -22,15 +23,15 @@ const PAGE: u64 = 4096;
 type Finding = Result<(), (&'static str, String)>;
 
 /// Everything, in the order in which it matters.
-pub(super) fn verify(
+pub(crate) fn verify(
     class: &SandboxClass,
     pid: i32,
     cgroup: &Cgroup,
-    volume: &Path,
+    volume: &Volume,
 ) -> Result<(), SandboxError> {
     limits(class, cgroup)
         .and_then(|()| privileges(pid))
-        .and_then(|()| mounts(pid, volume))
+        .and_then(|()| mounts(class, pid, volume))
         .and_then(|()| shared_memory(class, pid))
         .and_then(|()| network(pid))
         .and_then(|()| gpus(class, pid))
@@ -87,15 +88,35 @@ fn privileges(pid: i32) -> Finding {
     same("seccomp", "2", value("Seccomp"))
 }
 
-fn mounts(pid: i32, volume: &Path) -> Finding {
+fn mounts(class: &SandboxClass, pid: i32, volume: &Volume) -> Finding {
     let fail = |e: io::Error| ("files", e.to_string());
     let host = loops::mounts_of("self").map_err(fail)?;
-    let device = host.iter().find(|m| m.target == volume).map(|m| m.source.clone());
-    let device = device.ok_or_else(|| ("disk", format!("{} is not mounted", volume.display())))?;
-    if !device.starts_with("/dev/loop") {
-        return Err(("disk", format!("the volume is on {device}, not on a loop device")));
+    let device_at = |place: PathBuf| {
+        let device = host.iter().find(|m| m.target == place).map(|m| m.source.clone());
+        let device = device.ok_or_else(|| ("disk", format!("{} is not mounted", place.display())))?;
+        if device.starts_with("/dev/loop") {
+            return Ok(device);
+        }
+        Err(("disk", format!("{} is on {device}, not on a loop device", place.display())))
+    };
+    let inside = loops::mounts_of(&pid.to_string()).map_err(fail)?;
+    check_mounts(&inside, &device_at(volume.path())?)?;
+    for (number, layer) in class.layers.iter().enumerate() {
+        check_layer(&inside, layer, &device_at(volume.layer(number))?)?;
     }
-    check_mounts(&loops::mounts_of(&pid.to_string()).map_err(fail)?, &device)
+    Ok(())
+}
+
+fn check_layer(inside: &[MountLine], layer: &Layer, device: &str) -> Finding {
+    let mount = inside.iter().rev().find(|m| m.target == Path::new(&layer.target));
+    let mount = mount.ok_or_else(|| ("files", format!("nothing is mounted at {}", layer.target)))?;
+    if mount.source != device || mount.kind != "ext4" || mount.root != Path::new("/") {
+        return Err(("files", format!("{} is {} of {}", layer.target, mount.root.display(), mount.source)));
+    }
+    if !mount.options.split(',').any(|option| option == "ro") {
+        return Err(("files", format!("{} can be written", layer.target)));
+    }
+    Ok(())
 }
 
 fn check_mounts(inside: &[MountLine], device: &str) -> Finding {
@@ -134,7 +155,7 @@ fn shared_memory(class: &SandboxClass, pid: i32) -> Finding {
 }
 
 /// Whether /dev/shm is full now; false where it cannot be seen. `/dev` is root's there, so the path is what it says.
-pub(super) fn shm_is_full(pid: i32) -> bool {
+pub(crate) fn shm_is_full(pid: i32) -> bool {
     statvfs(shm_path(pid)).is_ok_and(|stat| stat.f_blocks > 0 && (stat.f_bfree == 0 || stat.f_ffree == 0))
 }
 
@@ -214,6 +235,16 @@ mod tests {
         let mut over = good();
         over.push(mount("/work", "/elsewhere", "rw,nosuid,nodev"));
         assert!(check_mounts(&over, "/dev/loop3").is_err(), "what is mounted over it counts");
+    }
+
+    #[test]
+    fn a_layer_is_read_only_and_its_own_device() {
+        let layer = Layer { target: "/data/x".into(), image: "/blob".into() };
+        let with = |options| vec![mount("/data/x", "/", options)];
+        assert_eq!(check_layer(&with("ro,nosuid,nodev"), &layer, "/dev/loop3"), Ok(()));
+        assert!(check_layer(&with("rw,nosuid,nodev"), &layer, "/dev/loop3").is_err());
+        assert!(check_layer(&with("ro"), &layer, "/dev/loop4").is_err());
+        assert!(check_layer(&[], &layer, "/dev/loop3").is_err());
     }
 
     #[test]
