@@ -28,6 +28,9 @@ mod layout;
 mod live;
 mod loops;
 mod report;
+/// What a sandbox promises.
+pub mod rules;
+mod seccomp;
 mod verify;
 mod volume;
 
