@@ -50,7 +50,7 @@ fn shown(home: &Home) -> Result<Value, String> {
 /// The small image as the machine's engine has it.
 fn lite(home: &Home) -> String {
     let program = home.file("nothing.py", "");
-    let _ = home.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite"]).expect(0);
+    drop(home.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite"]).expect(0));
     let mut images = Command::new("docker");
     images.args(["images", "autoresearch/lite", "--format", "{{.Repository}}:{{.Tag}}"]);
     let listed = images.output().expect("docker");
