@@ -29,7 +29,7 @@ pub(super) async fn prepare(
 ) -> Result<Image, ImageError> {
     let no_root = |reason: String| ImageError::NoRoot { name: recipe.name.to_owned(), reason };
     if !nix::unistd::geteuid().is_root() {
-        return Err(no_root(DebootstrapError::NotRoot.to_string()));
+        return Err(no_root("making one needs root: run this as root, with a worker of root's".to_owned()));
     }
     folder::create_private(&shared.folder)?;
     let _held = lock(&shared.folder, recipe.name, recipe.name, progress, &shared.stop).await?;
@@ -136,11 +136,9 @@ fn copy(recipe: &Recipe, from: &str, root: &Path, to: &str) -> Result<(), ImageE
         let path = root.join(to.trim_start_matches('/')).join(name);
         let write = || {
             if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
+                tree::make_folders(root, parent)?;
             }
-            fs::write(&path, text)?;
-            // As the engine's context has it, whatever our umask says.
-            tree::set_mode(&path, 0o644)
+            tree::write(&path, text)
         };
         write().map_err(|e| ImageError::io("write", &path, e))?;
     }

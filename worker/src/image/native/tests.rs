@@ -76,7 +76,9 @@ async fn a_root_is_whole_and_says_nothing_of_the_host() {
         .output()
         .unwrap();
     assert!(find.status.success() && find.stdout.is_empty(), "{}", String::from_utf8_lossy(&find.stdout));
-    assert_eq!(std::fs::metadata(&root).unwrap().mode() & 0o7777, 0o755);
+    for name in ["", "opt/autoresearch", "opt/autoresearch/lib", "usr/local/lib", "work"] {
+        assert_eq!(std::fs::metadata(root.join(name)).unwrap().mode() & 0o7777, 0o755, "{name}");
+    }
     for name in ["resolv.conf", "apt/sources.list"] {
         assert_eq!(std::fs::read(root.join("etc").join(name)).unwrap(), b"", "{name}");
     }

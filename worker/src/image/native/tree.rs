@@ -44,8 +44,7 @@ pub(super) fn neutral(root: &Path) -> io::Result<()> {
         if fs::symlink_metadata(&path).is_ok() {
             fs::remove_file(&path)?;
         }
-        fs::write(&path, text)?;
-        set_mode(&path, 0o644)?;
+        write(&path, text)?;
     }
     let inside = layout::BINDS.iter().map(|(_, target, _)| target.trim_start_matches('/'));
     for name in MOUNT_POINTS.into_iter().chain(inside) {
@@ -54,8 +53,25 @@ pub(super) fn neutral(root: &Path) -> io::Result<()> {
         set_mode(&path, if name == "tmp" { 0o1777 } else { 0o755 })?;
     }
     set_mode(root, 0o755)?;
-    File::create(root.join(layout::INIT_PATH.trim_start_matches('/')))?;
-    Ok(())
+    write(&root.join(layout::INIT_PATH.trim_start_matches('/')), "")
+}
+
+/// A file as an engine's context has it, whatever our umask says.
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    set_mode(path, 0o644)
+}
+
+/// A folder below the root and those above it that are not there, open to all whatever our umask says.
+pub(super) fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
+    if folder == root || folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_folders(root, parent)?;
+    }
+    fs::create_dir(folder)?;
+    set_mode(folder, 0o755)
 }
 
 /// Removes what a folder has under this prefix.
@@ -238,6 +254,19 @@ mod tests {
         assert!(grep.stdout.is_empty(), "{}", String::from_utf8_lossy(&grep.stdout));
         for name in ["work", "logs", "in", "packages", "sys", "sandbox-init"] {
             assert!(root.join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_and_folders_are_open_to_all_who_may_enter_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        make_folders(folder.path(), &deep).unwrap();
+        make_folders(folder.path(), &deep).unwrap();
+        write(&deep.join("file"), "x").unwrap();
+        for (path, mode) in [("a", 0o755), ("a/b", 0o755), ("a/b/c", 0o755), ("a/b/c/file", 0o644)] {
+            let found = fs::metadata(folder.path().join(path)).unwrap().mode() & 0o7777;
+            assert_eq!(found, mode, "{path}");
         }
     }
 
