@@ -28,6 +28,9 @@ pub(crate) mod layout;
 mod live;
 pub(crate) mod loops;
 mod report;
+/// What a sandbox promises.
+pub mod rules;
+mod seccomp;
 mod verify;
 mod volume;
 
