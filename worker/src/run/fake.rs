@@ -52,6 +52,7 @@ pub struct Script {
     pub artifacts: Vec<(String, Vec<u8>)>,
     pub prepare_fails: bool,
     pub verify_fails: bool,
+    pub end_fails: bool,
     pub remove_fails: bool,
     pub cpu: Duration,
 }
@@ -68,6 +69,7 @@ impl Script {
             artifacts: Vec::new(),
             prepare_fails: false,
             verify_fails: false,
+            end_fails: false,
             remove_fails: false,
             cpu: Duration::ZERO,
         }
@@ -244,6 +246,9 @@ impl Sandbox for FakeSandbox {
     }
     async fn end(&self) -> Result<(), SandboxError> {
         self.note("end");
+        if self.script.end_fails {
+            return Err(SandboxError::Call { verb: "end", id: self.id, detail: "on purpose".into() });
+        }
         Ok(())
     }
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -26,8 +26,10 @@ pub mod docker;
 mod init;
 mod layout;
 mod live;
-mod loops;
-mod report;
+#[doc(hidden)] // for tests/parsers alone
+pub mod loops;
+#[doc(hidden)] // for tests/parsers alone
+pub mod report;
 mod verify;
 mod volume;
 
