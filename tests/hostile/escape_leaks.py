@@ -17,9 +17,9 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
                 pass
 print("HOSTNAME", socket.gethostname())
 print("INSIDE")
-for path in ("/proc/self/mountinfo", "/proc/self/cgroup", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc/1/cmdline", "/proc/1/mountinfo", "/in/run.json", "/proc/sys/kernel/domainname"):
+for path in ("/proc/self/mountinfo", "/proc/self/cgroup", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc/1/cmdline", "/proc/1/mountinfo", "/proc/sys/kernel/domainname"):
     try:
-        print(path, open(path).read().replace(os.environ.get("AUTORESEARCH_NOTHING", "\0"), ""))
+        print(path, open(path).read())
     except OSError as error:
         print(path, error.errno)
 print(dict(os.environ))

@@ -10,7 +10,8 @@ for name, flag in flags.items():
         tried += 3
         if libc.syscall(272, flag | extra) == 0:
             print("REACHED unshare", name)
-        child = libc.syscall(56, flag | extra | 17, 0, 0, 0, 0)
+        # The old call's low byte is a signal: there is no time namespace in it.
+        child = -1 if flag == 0x80 else libc.syscall(56, flag | extra | 17, 0, 0, 0, 0)
         if child == 0:
             os._exit(0)
         if child > 0:

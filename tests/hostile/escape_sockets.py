@@ -15,7 +15,7 @@ for name, number in families.items():
             print("REACHED", name, kind)
         except OSError:
             pass
-for family, kind, protocol in ((2, 3, 1), (2, 3, 255), (10, 3, 58), (2, 2, 1)):
+for family, kind, protocol in ((2, 3, 1), (2, 3, 255), (10, 3, 58)):
     tried += 1
     try:
         socket.socket(family, kind, protocol)

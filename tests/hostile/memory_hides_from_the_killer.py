@@ -5,7 +5,7 @@
 import os
 for path, value in (("/proc/self/oom_score_adj", "-1000"), ("/proc/self/oom_adj", "-17"), ("/proc/1/oom_score_adj", "1000")):
     try:
-        open(path, "w").write(value)
+        os.write(os.open(path, os.O_WRONLY), value.encode())
         print("REACHED", path, flush=True)
     except OSError:
         pass

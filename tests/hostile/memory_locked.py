@@ -4,7 +4,6 @@
 #: signal = 9
 import ctypes, mmap
 libc = ctypes.CDLL(None, use_errno=True)
-libc.mlockall(7)
 held = []
 while True:
     area = mmap.mmap(-1, 1 << 20)

@@ -6,13 +6,10 @@
 import os
 import autoresearch as ar
 refused = 0
-for name in (float("nan"), None, 7, "", "x" * (1 << 20), "a b", "a\nb", "../x", "é", "a\x00", ("a",), b"loss"):
+for name in (float("nan"), None, 7, "", "x" * (1 << 20), "a b", "a\nb", "a=b", "é", "a\x00", ("a",), b"loss"):
     try:
         ar.log({name: 1.0})
-        if name != "../x":
-            print("REACHED", repr(name)[:40])
-        else:
-            refused += 1
+        print("REACHED", repr(name)[:40])
     except (ValueError, TypeError):
         refused += 1
 for line in (

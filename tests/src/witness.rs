@@ -115,6 +115,7 @@ fn look(data_dir: &Path, seen: &mut Seen) {
     if devices.is_empty() {
         return;
     }
+    let host = data_dir.display().to_string();
     let own = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
     let mut now = 0;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -126,7 +127,8 @@ fn look(data_dir: &Path, seen: &mut Seen) {
             continue;
         }
         let mounts = fs::read_to_string(folder.join("mountinfo")).unwrap_or_default();
-        if !devices.iter().any(|device| mounts.contains(device)) {
+        // Somebody's new namespace has copies of all of the host's mounts; a sandbox has none of them.
+        if mounts.contains(&host) || !devices.iter().any(|device| mounts.contains(device)) {
             continue;
         }
         let cgroups = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();

@@ -26,7 +26,7 @@ macro_rules! programs {
 }
 
 programs! {
-    artifacts_deep, artifacts_five_thousand, artifacts_folder_becomes_a_link, artifacts_folder_is_a_link, artifacts_growing, artifacts_hard_links, artifacts_links, artifacts_names, artifacts_not_files, artifacts_other_owner, artifacts_shut_folders, artifacts_sparse, artifacts_too_big,
+    artifacts_deep, artifacts_five_thousand, artifacts_folder_becomes_a_link, artifacts_folder_is_a_link, artifacts_growing, artifacts_hard_links, artifacts_links, artifacts_names, artifacts_not_files, artifacts_other_owner, artifacts_shut_folders, artifacts_sixteen_folders, artifacts_sparse, artifacts_too_big,
     deceit_cut_logs, deceit_exit_124, deceit_exit_137, deceit_exit_143, deceit_exit_159, deceit_fake_errors, deceit_forge_outcome, deceit_full_disk_claimed, deceit_inputs, deceit_log_lines, deceit_other_runs, deceit_sigkill_itself, deceit_signal_storm, deceit_sigterm_itself,
     disk_allocate, disk_deep_folders, disk_deleted_and_open, disk_hard_links, disk_leaves_its_quota, disk_one_file, disk_other_places, disk_small_files, disk_sparse,
     escape_abstract_sockets, escape_administration, escape_af_alg, escape_bpf, escape_cgroup, escape_core_dump, escape_descriptors, escape_devices, escape_engine, escape_file_handles, escape_int80, escape_io_uring, escape_ipc, escape_kernel_files, escape_keyrings, escape_leaks, escape_mount, escape_namespaces, escape_network, escape_personality, escape_ptrace, escape_setuid, escape_sockets, escape_userfaultfd, escape_x32,

@@ -31,6 +31,9 @@ pub struct Facts {
     pub killed_by_engine: bool,
     /// Of the cgroup, behind the end gate.
     pub evidence: Evidence,
+    /// Whether a sample found the disk full. What the program had open without a name is gone with it, so that the last
+    /// reading may find room again.
+    pub disk_was_full: bool,
     /// In the last of standard error.
     pub exception: Option<Exception>,
     /// The last of standard error, for a failure without a traceback.
@@ -123,7 +126,8 @@ fn decide(facts: &Facts, limits: &RunLimits) -> Outcome {
         return outcome(OutcomeKind::GpuOutOfMemory, "the framework ran out of the GPU's memory");
     }
     if unsuccessful && evidence.complete {
-        if evidence.disk_full {
+        let refused = facts.exception.as_ref().is_some_and(Exception::is_disk_full);
+        if evidence.disk_full || facts.disk_was_full && refused {
             let size = kit::size::Bytes(limits.disk_bytes);
             return limit_exceeded("disk", format!("the run's disk of {size} was full"));
         }
@@ -374,6 +378,22 @@ mod tests {
             assert_eq!((outcome(1).kind(), outcome(1).limit.as_str()), (OutcomeKind::LimitExceeded, limit));
             assert_eq!(outcome(0).kind(), OutcomeKind::Succeeded);
         }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_explains_a_failure_that_says_so() {
+        let message = "[Errno 28] No space left on device".to_owned();
+        let words = Exception { class: "OSError".into(), message, ..Exception::default() };
+        let facts = |full, exception: Option<&Exception>| {
+            with(ended(Some(1), None), |f| {
+                f.disk_was_full = full;
+                f.exception = exception.cloned();
+            })
+        };
+        assert_eq!(kind(&facts(true, Some(&words))), OutcomeKind::LimitExceeded);
+        // Neither a disk that was full for a while nor the words alone do.
+        assert_eq!(kind(&facts(true, Some(&Exception::default()))), OutcomeKind::Failed);
+        assert_eq!(kind(&facts(false, Some(&words))), OutcomeKind::Failed);
     }
 
     #[test]
