@@ -2,7 +2,7 @@
 #: outcome = "succeeded"
 #: checks = ["logs_printable"]
 #: accounted = ["-rf *", "..x", "...", ".partial", ".hidden", "a b"]
-#: left_out = { "new\\nline" = "control characters" }
+#: left_out = { "new line" = "control characters" }
 import os, sys
 os.makedirs("artifacts", exist_ok=True)
 names = [b"new\nline", b"\x1b[2J", b"-rf *", b"..x", b"...", b".partial", b".hidden", b"\xff\xfe", b"n" * 255, b"$(reboot)", b"a b", b"\\..\\x"]

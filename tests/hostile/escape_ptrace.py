@@ -1,5 +1,6 @@
 #: about = "traces its parent, its sibling and its child, and reads their memory and descriptors"
 #: outcome = "succeeded"
+#: flags = ["--time-limit", "10s"]
 #: stdout = ["tried"]
 import ctypes, os, time
 libc = ctypes.CDLL(None, use_errno=True)

@@ -55,6 +55,8 @@ pub struct Seen {
     pub alive: BTreeMap<u32, (Instant, Instant)>,
     /// The most processes of programs at a time.
     pub most: usize,
+    /// The highest peak of memory that any of the cgroups told, in bytes.
+    pub memory_peak: u64,
 }
 
 impl Seen {
@@ -132,7 +134,14 @@ fn look(data_dir: &Path, seen: &mut Seen) {
             continue;
         }
         let cgroups = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
-        seen.cgroups.extend(cgroups.lines().flat_map(cgroup_folders));
+        for group in cgroups.lines().flat_map(cgroup_folders) {
+            for name in ["memory.max_usage_in_bytes", "memory.peak"] {
+                let peak =
+                    fs::read_to_string(group.join(name)).ok().and_then(|text| text.trim().parse().ok());
+                seen.memory_peak = seen.memory_peak.max(peak.unwrap_or(0));
+            }
+            seen.cgroups.insert(group);
+        }
         let Some(uid) = uid_of(&folder).filter(|uid| *uid >= FIRST_UID) else { continue };
         let Some(process) = Process::read(pid) else { continue };
         seen.processes.insert(process);

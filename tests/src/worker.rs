@@ -29,6 +29,8 @@ pub type Client = WorkerServiceClient<Channel>;
 
 /// Until it listens.
 const START: Duration = Duration::from_secs(60);
+/// After SIGTERM it is out within 5 s (WORKER.md §6); a busy machine may be later.
+const STOP: Duration = Duration::from_secs(15);
 const MIB: u64 = 1 << 20;
 
 /// A worker process.
@@ -86,15 +88,20 @@ impl WorkerProcess {
     /// # Panics
     /// Where it does not within a minute.
     pub async fn client(&self) -> Client {
-        let socket = self.folder.join("worker.sock");
-        let since = Instant::now();
-        loop {
-            match connect(&socket).await {
-                Ok(client) => return client,
-                Err(error) => assert!(since.elapsed() < START, "the worker does not listen: {error:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        client_of(&self.folder).await
+    }
+
+    /// Asks it to stop, and waits for that.
+    ///
+    /// # Panics
+    /// Where it does not, or not well.
+    pub fn stop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+        crate::wait_for("the worker's end after SIGTERM", STOP, || match self.child.try_wait() {
+            Ok(Some(status)) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
 
     /// A client of a worker that has the small image.
@@ -107,6 +114,22 @@ impl WorkerProcess {
         let mut steps = client.prepare_image(request).await.expect("an image").into_inner();
         while steps.message().await.expect("the image's steps").is_some() {}
         client
+    }
+}
+
+/// A client of the worker of this folder, as soon as it listens: also one that is being started again.
+///
+/// # Panics
+/// Where it does not within a minute.
+pub async fn client_of(folder: &Path) -> Client {
+    let socket = folder.join("worker.sock");
+    let since = Instant::now();
+    loop {
+        match connect(&socket).await {
+            Ok(client) => return client,
+            Err(error) => assert!(since.elapsed() < START, "the worker does not listen: {error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -23,8 +23,6 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const READING_LIMIT: Duration = Duration::from_secs(1);
 /// Reading the logs to their end may take this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
-/// A disk is full where less than this is left: file systems give out whole clusters.
-const FULL_WITHIN: u64 = 256 << 10;
 /// A CPU is idle below this share of one core.
 const IDLE_CPU: f64 = 0.02;
 
@@ -220,7 +218,7 @@ impl Driver {
             reports: sandbox.reports().borrow().clone(),
             killed_by_engine: self.killed_by_engine,
             evidence: evidence.clone(),
-            disk_was_full: self.meter.disk_peak + FULL_WITHIN >= self.parts.record.limits.disk_bytes,
+            disk_peak: self.meter.disk_peak.max(evidence.reading.disk_bytes),
             exception: traceback::parse(&drained.stderr_tail),
             stderr_tail: kit::text::printable(&String::from_utf8_lossy(&drained.stderr_tail)),
             diverged: drained.diverged.clone(),
