@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// Things of this host that no program may reach, and the proof that none did.
 pub mod canary;
+/// An engine of its own for one test, so that it may be killed.
+pub mod engine;
 /// A home of its own for one test: data folder, environment, commands, and what must be gone at the end.
 pub mod home;
 /// What of ours is on this machine: containers, mounts, loop devices, processes.

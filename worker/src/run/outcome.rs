@@ -86,6 +86,13 @@ fn decide(facts: &Facts, limits: &RunLimits) -> Outcome {
     if let Some((cause, detail)) = &facts.abandoned {
         return lost(*cause, detail.clone());
     }
+    if facts.reports.terminating {
+        // Our own order to end has a reason on disk before it is sent: this one came from somebody else outside.
+        return lost(
+            LostCause::Engine,
+            "something other than the worker asked the sandbox to stop, as an engine does when it restarts",
+        );
+    }
     if !facts.gate_opened {
         return lost(LostCause::Sandbox, "the start gate was never opened");
     }
@@ -321,6 +328,14 @@ mod tests {
         assert_eq!(cause(&silent(Some(3), false)), LostCause::Sandbox);
         assert_eq!(cause(&silent(Some(137), true)), LostCause::Sandbox);
         assert_eq!(cause(&silent(Some(137), false)), LostCause::UnknownKill);
+    }
+
+    #[test]
+    fn an_order_to_stop_that_was_not_ours_is_the_engines() {
+        let stopped = with(ended(None, Some(15)), |f| f.reports.terminating = true);
+        assert_eq!(classify(&stopped, &RunLimits::default()).lost_cause(), LostCause::Engine);
+        let ours = with(stopped, |f| f.reason = Some(Reason::TimedOut));
+        assert_eq!(kind(&ours), OutcomeKind::TimedOut);
     }
 
     #[test]
