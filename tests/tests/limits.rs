@@ -130,6 +130,22 @@ while True: pass
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cpu_time_is_never_above_its_share() {
+    let program = r#"
+import os, time
+until = time.monotonic() + 3
+for _ in range(3): os.fork()
+while time.monotonic() < until: pass
+"#;
+    let ran = Ran::of(program, Limits { cpu_millis: 500, ..worker::small_limits() }, |_| {}).await;
+    let usage = ran.usage();
+    let (wall, cpu) = (usage.wall_ms, usage.cpu_ns / 1_000_000);
+    tell("ms of CPU, and of wall clock, with half a CPU", (cpu, wall));
+    // A period of the scheduler may be begun on each of the CPUs.
+    assert!(ran.seen.most >= 8 && cpu <= wall / 2 + 400, "{cpu} ms of CPU in {wall} ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memory_is_never_above_its_limit() {
     // Heap, shared memory, page cache and many processes, all at once.
     let program = r#"

@@ -264,7 +264,8 @@ impl Ended<'_> {
         if disk > flag("--disk") + BLOCK {
             self.wrong(format!("it had {disk} bytes of disk"));
         }
-        if self.seen.processes.is_empty() {
+        // Only root may look into the namespaces of another's processes.
+        if self.seen.processes.is_empty() && nix::unistd::geteuid().is_root() {
             self.wrong("no process of it was seen from outside: then nothing was proved");
         }
         let left = wait_for_nothing(&self.seen);
