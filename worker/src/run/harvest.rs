@@ -231,6 +231,7 @@ impl Driver {
             reports: sandbox.reports().borrow().clone(),
             killed_by_engine: self.killed_by_engine,
             evidence: evidence.clone(),
+            disk_peak: self.meter.disk_peak.max(evidence.reading.disk_bytes),
             exception: traceback::parse(&drained.stderr_tail),
             stderr_tail: kit::text::printable(&String::from_utf8_lossy(&drained.stderr_tail)),
             diverged: drained.diverged.clone(),
