@@ -1,10 +1,11 @@
 //! `GetWorker`: who this worker is and what it can do.
 
 use kit::clock::wall_ns;
-use proto::v1::{Backend, Enforcement, GetWorkerResponse, Image, Machine, Rule, Slot};
+use proto::v1::{Backend, DataSet, Enforcement, GetWorkerResponse, Image, Machine, Rule, Slot};
 
 use super::Identity;
 use crate::{
+    datasets::Manifest,
     run::{ledger::disk_free, registry::Registry},
     sandbox::{self, BackendInfo},
 };
@@ -30,6 +31,19 @@ pub fn backend(info: BackendInfo) -> Backend {
         reason: info.unavailable.unwrap_or_default(),
         rules: info.rules.into_iter().map(rule).collect(),
         warnings: info.warnings,
+    }
+}
+
+/// As they are now: `dataset add` beside a worker is seen by the next call.
+async fn data_sets(registry: &Registry) -> Vec<DataSet> {
+    let store = registry.options().data_sets.clone();
+    match kit::task::blocking("list data sets", move || store.list()).await {
+        Some(Ok(all)) => all.iter().map(Manifest::wire).collect(),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the data sets cannot be listed");
+            Vec::new()
+        }
+        None => Vec::new(),
     }
 }
 
@@ -65,7 +79,7 @@ pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine)
         }),
         slots: slots.collect(),
         images,
-        data_sets: Vec::new(),
+        data_sets: data_sets(registry).await,
         default_limits: Some(options.rules.default.wire()),
         largest_limits: Some(options.rules.largest.wire()),
         backends,
