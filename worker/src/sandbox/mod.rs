@@ -24,9 +24,9 @@ mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
 mod init;
-mod layout;
+pub(crate) mod layout;
 mod live;
-mod loops;
+pub(crate) mod loops;
 mod report;
 mod verify;
 mod volume;
