@@ -99,6 +99,18 @@ async fn a_good_run_leaves_its_output_metrics_and_artifacts() {
 }
 
 #[tokio::test]
+async fn nothing_is_copied_before_the_end_is_confirmed() {
+    let artifacts = vec![("model.pt".to_owned(), b"weights".to_vec())];
+    let script = Script { artifacts, end_fails: true, ..Script::exit(0) };
+    let house = House::new(script).await;
+    let (id, finished) = finish(&house, &house.spec()).await;
+    let copies = house.registry.get(id, OWNER).unwrap().folder.join("artifacts");
+    assert!(finished.artifacts.is_empty() && !copies.exists());
+    assert!(finished.left_out[0].reason.contains("end is confirmed"), "{finished:?}");
+    assert!(finished.outcome.unwrap().notes[0].contains("end is confirmed"));
+}
+
+#[tokio::test]
 async fn the_programs_own_ends() {
     assert_eq!(kind(&outcome_of(Script::exit(1), |_| {}).await), OutcomeKind::Failed);
     assert_eq!(kind(&outcome_of(Script::ending(Ending::Signal(11)), |_| {}).await), OutcomeKind::Failed);
