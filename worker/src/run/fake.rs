@@ -55,6 +55,8 @@ pub struct Script {
     pub remove_fails: bool,
     pub kill_fails: bool,
     pub end_fails: bool,
+    /// A sweep removes nothing.
+    pub stays: bool,
     pub cpu: Duration,
 }
 
@@ -73,6 +75,7 @@ impl Script {
             remove_fails: false,
             kill_fails: false,
             end_fails: false,
+            stays: false,
             cpu: Duration::ZERO,
         }
     }
@@ -128,6 +131,9 @@ impl Backend for FakeBackend {
     }
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         self.note("sweep");
+        if lock(&self.script).stays {
+            return Ok(Vec::new());
+        }
         let mut live = lock(&self.live);
         let gone: Vec<SandboxId> = live.difference(keep).copied().collect();
         for id in &gone {
@@ -135,6 +141,13 @@ impl Backend for FakeBackend {
             live.remove(id);
         }
         Ok(gone.iter().map(ToString::to_string).collect())
+    }
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        if !lock(&self.script).stays {
+            return BTreeSet::new();
+        }
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 }
 

@@ -332,6 +332,21 @@ async fn what_cannot_be_shown_to_be_gone_sets_its_slot_and_its_gpus_aside() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_process_left_and_no_sweep_removes_holds_its_slot() {
+    let house = House::new(Script::ending(Ending::Stubborn)).await;
+    let (id, bytes) = (RunId::new(), house.spec().encode_to_vec());
+    let run = house.registry.start(id, OWNER, &bytes).await.unwrap();
+    run.published.clone().wait_for(|p| p.gate.is_some()).await.unwrap();
+    let root = tempfile::tempdir().unwrap();
+    copy(house.root.path(), root.path());
+    let second = House::over(root, Script { stays: true, ..Script::exit(0) }, "boot-1").await;
+    assert_eq!(lock(&second.slots.set_aside).keys().collect::<Vec<_>>(), [&run.slot]);
+    assert_ne!(finish(&second, &second.spec()).await.1.slot, run.slot);
+    house.registry.cancel(id, OWNER).await.unwrap();
+    run.wait_finished().await;
+}
+
+#[tokio::test]
 async fn a_sandbox_that_is_gone_or_never_was_sets_nothing_aside() {
     for script in [
         Script::ending(Ending::Vanish(0)),

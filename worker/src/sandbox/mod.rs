@@ -327,6 +327,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Where the engine does not answer. What could not be removed stays and is logged.
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError>;
+
+    /// Sandboxes of this worker of which something may still run although a sweep was to remove it: their slots must
+    /// not be used. Where the backend cannot say, none.
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        BTreeSet::new()
+    }
 }
 
 /// One sandbox, from PID 1's `ready` on.

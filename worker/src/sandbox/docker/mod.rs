@@ -161,6 +161,10 @@ impl Backend for DockerBackend {
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         sweep::sweep(&self.shared, keep).await
     }
+
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        sweep::left(&self.shared).await
+    }
 }
 
 fn socket_path(host: Option<String>) -> Result<String, SandboxError> {

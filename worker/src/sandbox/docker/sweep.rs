@@ -38,6 +38,14 @@ pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result
     Ok(removed)
 }
 
+/// Our containers that are still there. An engine that does not answer makes no new ones either.
+pub(super) async fn left(shared: &Shared) -> BTreeSet<SandboxId> {
+    containers(shared).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the engine does not say what is left");
+        BTreeSet::new()
+    })
+}
+
 async fn containers(shared: &Shared) -> Result<BTreeSet<SandboxId>, SandboxError> {
     let label = format!("{OWNER_LABEL}={}", shared.worker_id);
     let options = ListContainersOptions {
