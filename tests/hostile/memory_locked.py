@@ -4,10 +4,9 @@
 #: signal = 9
 import ctypes, mmap
 libc = ctypes.CDLL(None, use_errno=True)
-held = []
+held, piece = [], b"x" * (4 << 20)
 while True:
-    area = mmap.mmap(-1, 1 << 20)
-    libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(area))), ctypes.c_size_t(1 << 20))
-    for page in range(0, 1 << 20, 4096):
-        area[page] = 1
+    area = mmap.mmap(-1, len(piece))
+    libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(area))), ctypes.c_size_t(len(piece)))
+    area.write(piece)
     held.append(area)
