@@ -129,7 +129,7 @@ fn run(arguments: &Arguments) -> CommandResult {
         match &arguments.command {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Doctor(command) => command.run(&arguments.common).await,
-            Command::Image(command) => command.run(&arguments.common).await,
+            Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
         }
     });
     // Runs are left as they are; disk work that is under way gets a moment.
