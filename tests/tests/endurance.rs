@@ -288,7 +288,7 @@ async fn two_hundred_runs_and_five_kills_leave_nothing_and_lose_nothing() {
     let warm = resident(&worker).await;
     reach(RUNS).await;
     for hand in hands {
-        hand.await.expect("a hand");
+        hand.await.expect("a hand").expect("no panic");
     }
     let last = resident(&worker).await;
     let lost = shared.lost.lock().await.clone();
