@@ -1,6 +1,7 @@
 #: about = "locks what it takes, so that the kernel cannot take it back"
 #: outcome = "out_of_memory"
-#: flags = ["--memory", "96MiB"]
+#: may_starve = true
+#: flags = ["--time-limit", "20s", "--memory", "96MiB"]
 #: signal = 9
 import ctypes, mmap
 libc = ctypes.CDLL(None, use_errno=True)

@@ -66,7 +66,7 @@ const SORTS: [Sort; 14] = [
     sort("kills itself", OutcomeKind::Failed, "import os\nos.kill(os.getpid(), 9)\n"),
     Sort {
         change: |_, limits| limits.memory_bytes = 48 * MIB,
-        ..sort("memory", OutcomeKind::OutOfMemory, "held = []\nwhile True: held.append(b'x' * (1 << 20))\n")
+        ..sort("memory", OutcomeKind::OutOfMemory, "held = b'x' * (1 << 28)\n")
     },
     Sort {
         change: |_, limits| (limits.time_ms, limits.grace_ms) = (1000, 200),
