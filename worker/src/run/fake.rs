@@ -395,6 +395,7 @@ impl House {
             slots: slots.clone(),
             gpus: Arc::new(NoGpus),
             blobs: blobs.clone(),
+            data_sets: crate::datasets::Store::at(root.path()),
             rules: config.limit_rules(1 << 30, 1000),
             retention: Duration::from_secs(100),
             clock,

@@ -1,10 +1,11 @@
 //! `GetWorker`: who this worker is and what it can do.
 
 use kit::clock::wall_ns;
-use proto::v1::{Backend, Enforcement, GetWorkerResponse, Gpu, Image, Machine, Rule, Slot};
+use proto::v1::{Backend, DataSet, Enforcement, GetWorkerResponse, Gpu, Image, Machine, Rule, Slot};
 
 use super::Identity;
 use crate::{
+    datasets::Manifest,
     run::{ledger::disk_free, registry::Registry, seams::SlotView},
     sandbox::{self, BackendInfo},
 };
@@ -38,6 +39,19 @@ fn set_aside(uuid: &str, slots: &[SlotView]) -> String {
     let mut aside = slots.iter().filter(|slot| !slot.quarantined.is_empty());
     let slot = aside.find(|slot| slot.gpu_uuids.iter().any(|own| own == uuid));
     slot.map(|slot| slot.quarantined.clone()).unwrap_or_default()
+}
+
+/// As they are now: `dataset add` beside a worker is seen by the next call.
+async fn data_sets(registry: &Registry) -> Vec<DataSet> {
+    let store = registry.options().data_sets.clone();
+    match kit::task::blocking("list data sets", move || store.list()).await {
+        Some(Ok(all)) => all.iter().map(Manifest::wire).collect(),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the data sets cannot be listed");
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
 }
 
 /// The answer to `GetWorker`.
@@ -77,7 +91,7 @@ pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine)
         machine: Some(machine),
         slots: slots.collect(),
         images,
-        data_sets: Vec::new(),
+        data_sets: data_sets(registry).await,
         default_limits: Some(options.rules.default.wire()),
         largest_limits: Some(options.rules.largest.wire()),
         backends,
