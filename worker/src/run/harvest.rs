@@ -15,7 +15,7 @@ use super::{
     state::State,
     traceback,
 };
-use crate::sandbox::{Evidence, Order, Reading, Sandbox};
+use crate::sandbox::{Evidence, Order, Reading, Sandbox, SandboxError};
 
 /// Between two usage samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
@@ -154,8 +154,11 @@ impl Driver {
         let Some(sandbox) = self.sandbox.clone() else { return };
         if !self.quiet {
             // After an end that nobody expected something may still live, and a live writer makes every look a race.
-            if let Err(error) = tokio::time::timeout(REMOVE_LIMIT, sandbox.order(Order::Kill)).await {
-                tracing::warn!(%error, "the sandbox does not answer");
+            match tokio::time::timeout(REMOVE_LIMIT, sandbox.order(Order::Kill)).await {
+                Ok(Ok(()) | Err(SandboxError::Gone { .. })) => {}
+                // What may still live may still write to the slot's GPUs, also where the engine forgets its container.
+                Ok(Err(error)) => self.set_aside(&format!("a kill was not confirmed: {error}")),
+                Err(_) => self.set_aside("a kill was not confirmed in time"),
             }
         }
         if self.wall.is_none() {
@@ -228,6 +231,7 @@ impl Driver {
             reports: sandbox.reports().borrow().clone(),
             killed_by_engine: self.killed_by_engine,
             evidence: evidence.clone(),
+            disk_peak: self.meter.disk_peak.max(evidence.reading.disk_bytes),
             exception: traceback::parse(&drained.stderr_tail),
             stderr_tail: kit::text::printable(&String::from_utf8_lossy(&drained.stderr_tail)),
             diverged: drained.diverged.clone(),

@@ -21,6 +21,12 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// Whether the kernel refused a write because the disk was full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.message.contains("[Errno 28]") || self.message.contains("No space left on device")
+    }
+
     /// Whether the framework says that the device's memory was used up.
     #[must_use]
     pub fn is_gpu_out_of_memory(&self) -> bool {
