@@ -4,7 +4,7 @@
 mod dataset;
 /// `doctor`.
 mod doctor;
-/// `image build`, `image list`.
+/// `image …`.
 mod image;
 /// `serve`.
 mod serve;
@@ -57,7 +57,7 @@ enum Command {
     Serve(serve::Serve),
     /// Say what works on this host, and what to do about the rest
     Doctor(doctor::Doctor),
-    /// Build or list the images that runs may name
+    /// Build, list and choose the images that runs may name
     #[command(subcommand)]
     Image(image::Image),
     /// Keep data sets that runs read at /data/NAME

@@ -83,7 +83,7 @@ pub async fn connect(
     let (backend, images): (Arc<dyn Backend>, Arc<dyn ImageSource>) =
         match DockerBackend::connect(options).await {
             Ok(backend) => {
-                let images = RealImages(Images::new(backend.docker(), cache, stop));
+                let images = RealImages(Images::of_worker(backend.docker(), cache, data_dir, stop));
                 (Arc::new(backend), Arc::new(images))
             }
             Err(error) => {
