@@ -116,9 +116,9 @@ impl Store {
     /// Names the path.
     pub fn open(data_dir: &Path) -> Result<Self, DataSetError> {
         let store = Self::at(data_dir);
-        kit::folder::create_private(&store.staging())?;
-        kit::folder::create_private(&store.images())?;
-        kit::folder::create_private(&store.folder)?;
+        for folder in [data_dir, &store.folder, &store.staging(), &store.images()] {
+            kit::folder::create_private(folder)?;
+        }
         let _lock = store.lock()?;
         store.sweep()?;
         Ok(store)
