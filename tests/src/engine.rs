@@ -98,7 +98,8 @@ impl Drop for Engine {
             self.docker(&["rm", "--force", id]).output().ok();
         }
         self.kill();
-        // Shims name the folder of their engine.
+        // Shims name the folder of their engine; what they run has it among its mounts.
+        kill_inside(&self.folder);
         kill_all(&self.folder.display().to_string());
         let shown = self.folder.display().to_string();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -127,6 +128,20 @@ fn spawn(folder: &Path) -> Child {
     command.args(["--bridge", "none", "--iptables=false", "--ip-forward=false"]);
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
     command.spawn().expect("these tests need dockerd, and it does not start")
+}
+
+fn kill_inside(folder: &Path) {
+    let shown = folder.parent().unwrap_or(folder).display().to_string();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mounts = fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default();
+        if command.starts_with(b"/sandbox-init") && mounts.contains(&shown) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+        }
+    }
 }
 
 fn kill_all(named: &str) {

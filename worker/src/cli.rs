@@ -138,7 +138,7 @@ fn run(arguments: &Arguments) -> CommandResult {
         match &arguments.command {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Doctor(command) => command.run(&arguments.common).await,
-            Command::Image(command) => command.run(&arguments.common).await,
+            Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Dataset(command) => command.run(&arguments.common).await,
         }
     });

@@ -14,6 +14,8 @@ mod connection;
 pub mod host;
 /// Stopping by itself.
 mod idle;
+/// The images of a backend, as runs ask for them.
+pub mod images;
 /// The real backends, images and slots.
 pub mod rooms;
 

@@ -24,10 +24,15 @@ mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
 mod init;
-mod layout;
+pub(crate) mod layout;
 mod live;
-mod loops;
-mod report;
+#[doc(hidden)] // for tests/parsers alone
+pub mod loops;
+#[doc(hidden)] // for tests/parsers alone
+pub mod report;
+/// What a sandbox promises.
+pub mod rules;
+mod seccomp;
 mod verify;
 mod volume;
 

@@ -18,14 +18,16 @@ use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use kit::clock::Clock;
 
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
 mod create;
 mod describe;
 mod follow;
 mod make;
 mod missing;
+mod standing;
 mod sweep;
+mod warnings;
 
 pub use missing::MissingDocker;
 
@@ -71,6 +73,8 @@ struct Shared {
     sandboxes_dir: PathBuf,
     runtime: String,
     program: Vec<String>,
+    /// The table of system calls, as the engine takes it.
+    seccomp: String,
     clock: Arc<dyn Clock>,
 }
 
@@ -108,6 +112,7 @@ impl DockerBackend {
             sandboxes_dir,
             runtime: options.runtime.unwrap_or_else(|| "runc".to_owned()),
             program: init::RUNNER.map(str::to_owned).to_vec(),
+            seccomp: seccomp::profile().map_err(|e| engine(e.to_string(), false))?,
             clock: options.clock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -124,6 +129,7 @@ impl DockerBackend {
             sandboxes_dir: old.sandboxes_dir.clone(),
             runtime: old.runtime.clone(),
             program,
+            seccomp: old.seccomp.clone(),
             clock: Arc::clone(&old.clock),
         };
         Self { shared: Arc::new(shared) }
