@@ -18,7 +18,14 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn help_is_as_committed() {
     let mut all = String::new();
-    for arguments in [&["--help"][..], &["serve", "--help"], &["doctor", "--help"], &["image", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["doctor", "--help"],
+        &["image", "--help"],
+        &["dataset", "--help"],
+        &["dataset", "add", "--help"],
+    ] {
         let (code, out, err) = run(arguments);
         assert_eq!((code, err.as_str()), (Some(0), ""));
         all.push_str(&format!("$ autoresearch-worker {}\n{out}\n", arguments.join(" ")));

@@ -24,7 +24,9 @@ pub enum DataSetError {
         known: String,
     },
     /// Another content has the name.
-    #[error("`{name}` is another data set already ({there}; this one is {new}): give another name, or --replace")]
+    #[error(
+        "`{name}` is another data set already ({there}; this one is {new}): give another name, or --replace"
+    )]
     Taken {
         /// Which one.
         name: String,

@@ -238,7 +238,8 @@ impl Store {
                 continue;
             }
             if found.len() != manifest.image_bytes {
-                let problem = format!("{} has {} bytes of {}", path.display(), found.len(), manifest.image_bytes);
+                let problem =
+                    format!("{} has {} bytes of {}", path.display(), found.len(), manifest.image_bytes);
                 return Err(DataSetError::Damaged { name: name.to_owned(), problem });
             }
             let layer = Layer { target: manifest.target(), image: path };
@@ -335,8 +336,9 @@ impl Store {
         };
         for folder in entries(&self.staging())? {
             match Lock::take(&folder.join("lock")) {
-                Ok(_lock) => fs::remove_dir_all(&folder)
-                    .map_err(|e| DataSetError::io("remove", &folder, e))?,
+                Ok(_lock) => {
+                    fs::remove_dir_all(&folder).map_err(|e| DataSetError::io("remove", &folder, e))?
+                }
                 Err(FolderError::Locked { .. }) => {}
                 // Its owner has removed it at this moment.
                 Err(_) if !folder.exists() => {}

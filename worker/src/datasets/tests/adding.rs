@@ -71,7 +71,10 @@ async fn a_file_is_found_by_its_path_and_keeps_its_own_digest() {
     let scene = Scene::new();
     let folder = scene.folder("in", &[("table.csv", b"1,2\n")]);
     let (manifest, _) = scene.add(request("t", path(&folder.join("table.csv")))).await.unwrap();
-    assert_eq!((manifest.digest, manifest.path_inside().as_str()), (Digest::of(b"1,2\n"), "/data/t/table.csv"));
+    assert_eq!(
+        (manifest.digest, manifest.path_inside().as_str()),
+        (Digest::of(b"1,2\n"), "/data/t/table.csv")
+    );
     let wire = manifest.wire();
     assert_eq!((wire.name.as_str(), wire.files, wire.size_bytes), ("t", 1, 4));
     assert!(wire.description.contains("one file, table.csv"), "{}", wire.description);

@@ -83,7 +83,9 @@ fn broken(whole: &'static [u8], second: &'static str) -> Server {
         let text = match (number, second) {
             (0, _) => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\netag: \"one\"\r\n\r\n", whole.len()),
             (_, "range") => {
-                assert!(head.contains(&format!("range: bytes={middle}-")) && head.contains("if-range: \"one\""));
+                assert!(
+                    head.contains(&format!("range: bytes={middle}-")) && head.contains("if-range: \"one\"")
+                );
                 format!(
                     "HTTP/1.1 206 Partial\r\nconnection: close\r\ncontent-length: {}\r\ncontent-range: bytes {middle}-{}/{}\r\n\r\n",
                     whole.len() - middle,
