@@ -39,6 +39,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{connection::Counted, rooms::Rooms};
 use crate::{
+    packages::Packages,
     blobs::Blobs,
     config::WorkerConfig,
     run::{
@@ -261,6 +262,7 @@ async fn open_registry(
         slots: Arc::clone(&rooms.slots),
         gpus: Arc::clone(&rooms.gpus),
         blobs,
+        packages: Packages::open(&data_dir.join("packages"), config.package_rules())?,
         rules: config.limit_rules(memory, cpus),
         retention: config.retention.0,
         clock,

@@ -39,6 +39,7 @@ use progress::Stage;
 pub use error::ImageError;
 pub use native::NativeImages;
 pub use progress::ImageStep;
+pub(crate) use settings::HostSettings;
 pub use recipe::{Package, RECIPES, Recipe};
 
 /// An image that is ready to be used.

@@ -24,8 +24,11 @@ use super::{
     spec::CheckedSpec,
     state::{Action, Reason, Refusal, RunEvent, State, next},
 };
-use crate::sandbox::{
-    Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
+use crate::{
+    packages::{HeldLayer, PackageTool, Packages},
+    sandbox::{
+        Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
+    },
 };
 
 /// Between two looks at limits, where nothing wakes the driver earlier.
@@ -70,6 +73,10 @@ pub struct DriverParts {
     pub progress: watch::Receiver<Progress>,
     /// For everyone.
     pub published: watch::Sender<Published>,
+    /// Provides what the spec asks for.
+    pub packages: Packages,
+    /// The backend's way to resolve them.
+    pub package_tool: Arc<dyn PackageTool>,
     /// From anyone.
     pub cancel: CancellationToken,
     /// Seconds that workers on this folder have run, for retention.
@@ -90,6 +97,8 @@ pub struct Driver {
     pub(super) parts: DriverParts,
     pub(super) state: State,
     pub(super) sandbox: Option<Arc<dyn Sandbox>>,
+    /// Kept for as long as the run may mount it.
+    pub(super) held_packages: Option<HeldLayer>,
     pub(super) abandoned: Option<(LostCause, String)>,
     /// Nothing of the program lives.
     pub(super) quiet: bool,
@@ -110,6 +119,7 @@ impl Driver {
             parts,
             state: State::Accepted,
             sandbox: None,
+            held_packages: None,
             abandoned: None,
             quiet: false,
             killed_by_engine: false,
@@ -208,7 +218,7 @@ impl Driver {
         RunEvent::Abandoned
     }
 
-    fn lose(&mut self, cause: LostCause, detail: String) -> RunEvent {
+    pub(super) fn lose(&mut self, cause: LostCause, detail: String) -> RunEvent {
         self.abandoned.get_or_insert((cause, detail));
         RunEvent::Abandoned
     }
@@ -234,6 +244,9 @@ impl Driver {
     async fn prepare(&mut self) -> RunEvent {
         if self.parts.cancel.is_cancelled() {
             return RunEvent::StopWanted(Reason::Cancelled);
+        }
+        if let Some(end) = self.provide_packages().await {
+            return end;
         }
         let backend = Arc::clone(&self.parts.backend);
         let made = tokio::time::timeout(PREPARE_LIMIT, backend.prepare(self.class())).await;
@@ -421,6 +434,7 @@ fn stop_text(reason: &Reason) -> String {
         Reason::TimedOut => "the wall-clock limit was reached".to_owned(),
         Reason::Diverged { detail } => detail.clone(),
         Reason::Stalled => "no output, no metric and idle devices".to_owned(),
+        Reason::DependencyConflict { .. } => "the packages cannot be had".to_owned(),
         Reason::LimitExceeded { limit } => format!("the limit on {limit} was reached"),
     }
 }

@@ -26,6 +26,7 @@ mod follow;
 mod make;
 mod missing;
 mod sweep;
+mod tool;
 
 pub use missing::MissingDocker;
 
