@@ -11,10 +11,10 @@ pub mod duration;
 pub mod folder;
 /// Ids as types, and the one place that makes them.
 pub mod id;
-/// What may be asked of a package index: names and versions, and no places.
-pub mod requirement;
 /// Names and labels as the protocol allows them.
 pub mod name;
+/// What may be asked of a package index: names and versions, and no places.
+pub mod requirement;
 /// The one retry rule: it decides, the caller sleeps.
 pub mod retry;
 /// Byte counts as people write them: `256MiB`, `4GiB`.

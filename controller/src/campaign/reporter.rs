@@ -368,11 +368,7 @@ fn packages_note(record: &ExperimentRecord) -> Option<String> {
         return None;
     }
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Some(format!(
-        "Packages besides the image's: asked for {}; installed {}.",
-        list(asked),
-        list(installed)
-    ))
+    Some(format!("Packages besides the image's: asked for {}; installed {}.", list(asked), list(installed)))
 }
 
 fn revisions(record: &ExperimentRecord) -> Vec<doc::Revision> {

@@ -153,7 +153,8 @@ impl Cache {
             lock: lock.clone(),
         };
         let path = self.request_path(request);
-        let bytes = serde_json::to_vec_pretty(&file).map_err(|e| FolderError::io("write", &path, e.into()))?;
+        let bytes =
+            serde_json::to_vec_pretty(&file).map_err(|e| FolderError::io("write", &path, e.into()))?;
         kit::folder::replace(&path, &bytes)
     }
 

@@ -63,7 +63,8 @@ impl PackageTool for FakeTool {
                     for (name, version) in packages {
                         let module = job.folder.join("site").join(name);
                         fs::create_dir_all(&module).unwrap();
-                        fs::write(module.join("__init__.py"), format!("__version__ = {version:?}\n")).unwrap();
+                        fs::write(module.join("__init__.py"), format!("__version__ = {version:?}\n"))
+                            .unwrap();
                     }
                     fs::create_dir_all(job.folder.join("cache/http")).unwrap();
                 }

@@ -55,7 +55,10 @@ fn settle(folder: &Path, as_root: bool) -> io::Result<()> {
     while let Some(folder) = folders.pop() {
         own(&folder, 0o755, as_root)?;
         for entry in fs::read_dir(&folder)? {
-            let (path, kind) = { let entry = entry?; (entry.path(), entry.file_type()?) };
+            let (path, kind) = {
+                let entry = entry?;
+                (entry.path(), entry.file_type()?)
+            };
             if kind.is_dir() {
                 folders.push(path);
             } else if kind.is_file() {

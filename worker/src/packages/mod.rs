@@ -17,12 +17,12 @@
 //! constraints: none is replaced, because `torch` and what was built for it belong together.
 
 mod cache;
+#[cfg(test)]
+pub(crate) mod fake;
 mod layer;
 mod lock;
 mod native;
 mod resolver;
-#[cfg(test)]
-pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

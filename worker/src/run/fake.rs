@@ -25,8 +25,8 @@ use crate::{
         fake::{FakeTool, Play},
     },
     sandbox::{
-        Assignment, Backend, BackendInfo, Evidence, Gone, Layer, Order, ProgramEnd, Reading, Reports, Sandbox,
-        SandboxClass, SandboxError, SandboxId, SlotGrant, StreamPaths,
+        Assignment, Backend, BackendInfo, Evidence, Gone, Layer, Order, ProgramEnd, Reading, Reports,
+        Sandbox, SandboxClass, SandboxError, SandboxId, SlotGrant, StreamPaths,
     },
 };
 
@@ -383,7 +383,11 @@ impl House {
             runs_dir: root.path().join("runs"),
             tombstones: root.path().join("tombstones"),
             boot_id: boot_id.to_owned(),
-            backends: vec![BackendParts { backend: backend.clone(), images: Arc::new(FakeImages), packages: tool.clone() }],
+            backends: vec![BackendParts {
+                backend: backend.clone(),
+                images: Arc::new(FakeImages),
+                packages: tool.clone(),
+            }],
             slots: slots.clone(),
             gpus: Arc::new(NoGpus),
             blobs: blobs.clone(),

@@ -60,8 +60,7 @@ impl Driver {
         let same_again = self.signatures.contains(&signature);
         self.signatures.push(signature);
         let before = self.record.open().and_then(|e| e.revision());
-        let (program, packages) =
-            before.map(|r| (r.source.clone(), r.packages.clone())).unwrap_or_default();
+        let (program, packages) = before.map(|r| (r.source.clone(), r.packages.clone())).unwrap_or_default();
         let context = RepairContext {
             code,
             program,

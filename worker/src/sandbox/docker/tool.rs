@@ -58,7 +58,12 @@ fn environment(folder: &Path) -> std::io::Result<Vec<String>> {
     readable(folder)?;
     let proxies = settings.proxies().iter().map(|(name, value)| format!("{name}={value}"));
     let own = ["LANG=C.UTF-8".to_owned(), "PATH=/usr/local/bin:/usr/bin:/bin".to_owned()];
-    Ok(variables.into_iter().map(|(name, value)| format!("{name}={value}")).chain(proxies).chain(own).collect())
+    Ok(variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain(proxies)
+        .chain(own)
+        .collect())
 }
 
 fn readable(path: &Path) -> std::io::Result<()> {
@@ -98,7 +103,8 @@ fn body(
         read_only: Some(read_only),
         ..Mount::default()
     };
-    let (program, arguments) = job.command.split_first().map_or((String::new(), &[][..]), |(p, a)| (p.clone(), a));
+    let (program, arguments) =
+        job.command.split_first().map_or((String::new(), &[][..]), |(p, a)| (p.clone(), a));
     ContainerCreateBody {
         image: Some(job.image_id.clone()),
         user: Some(format!("{owner}:{owner}")),
@@ -114,14 +120,21 @@ fn body(
             memory_swap: Some(MEMORY_BYTES),
             nano_cpus: Some(NANO_CPUS),
             pids_limit: Some(PIDS),
-            ulimits: Some(vec![ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) }]),
+            ulimits: Some(vec![ResourcesUlimits {
+                name: Some("core".to_owned()),
+                soft: Some(0),
+                hard: Some(0),
+            }]),
             privileged: Some(false),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
             network_mode: Some("host".to_owned()),
             readonly_rootfs: Some(true),
             tmpfs: Some(HashMap::from([("/tmp".to_owned(), TMP_OPTIONS.to_owned())])),
-            mounts: Some(vec![bind(&job.folder, SHARED_FOLDER, false), bind(settings, SETTINGS_FOLDER, true)]),
+            mounts: Some(vec![
+                bind(&job.folder, SHARED_FOLDER, false),
+                bind(settings, SETTINGS_FOLDER, true),
+            ]),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
                 config: Some(HashMap::from([
@@ -135,7 +148,11 @@ fn body(
     }
 }
 
-async fn in_container(shared: &Shared, id: SandboxId, body: ContainerCreateBody) -> Result<ToolEnd, ToolError> {
+async fn in_container(
+    shared: &Shared,
+    id: SandboxId,
+    body: ContainerCreateBody,
+) -> Result<ToolEnd, ToolError> {
     use bollard::errors::Error as EngineError;
     let docker = &shared.docker;
     let failed = |what: &'static str| {
@@ -158,13 +175,14 @@ async fn in_container(shared: &Shared, id: SandboxId, body: ContainerCreateBody)
 
 /// The last that it printed.
 async fn output(shared: &Shared, name: &str) -> String {
-    let options =
-        LogsOptions { stdout: true, stderr: true, tail: "40".to_owned(), ..LogsOptions::default() };
+    let options = LogsOptions { stdout: true, stderr: true, tail: "40".to_owned(), ..LogsOptions::default() };
     let mut lines = shared.docker.logs(name, Some(options));
     let mut text = String::new();
     while let Some(Ok(line)) = lines.next().await {
         let bytes = match line {
-            LogOutput::StdErr { message } | LogOutput::StdOut { message } | LogOutput::Console { message } => message,
+            LogOutput::StdErr { message }
+            | LogOutput::StdOut { message }
+            | LogOutput::Console { message } => message,
             LogOutput::StdIn { .. } => continue,
         };
         text.push_str(&String::from_utf8_lossy(&bytes));
