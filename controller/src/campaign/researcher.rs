@@ -192,6 +192,8 @@ pub struct CodeContext {
 pub struct Program {
     /// Python.
     pub source: String,
+    /// Other packages than those of the revision before; `None`: they stay.
+    pub packages: Option<Vec<String>>,
 }
 
 /// What the coder is told when its program failed.
@@ -201,6 +203,8 @@ pub struct RepairContext {
     pub code: CodeContext,
     /// The program that failed.
     pub program: String,
+    /// What it asked for besides the image's packages.
+    pub packages: Vec<String>,
     /// Which try this is, from 1.
     pub attempt: u32,
     /// What failed, worst first.

@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use kit::{duration::Span, size::Bytes, task::CancellationToken};
+use kit::{
+    duration::Span,
+    requirement::{REQUIREMENTS_MAX, check_requirement},
+    size::Bytes,
+    task::CancellationToken,
+};
 use prost::Message as _;
 use proto::v1;
 
@@ -96,6 +101,9 @@ pub struct Args {
         hide_default_value = true
     )]
     seed: u64,
+    /// A package to install first, like einops==0.8.0; may be given again. Wheels only; the image's own are not replaced.
+    #[arg(long = "package", value_name = "SPEC", allow_hyphen_values = true)]
+    packages: Vec<String>,
     /// The worker's way to make a sandbox: docker [default: the worker's choice].
     #[arg(long, value_name = "NAME", value_parser = ["docker", "native"])]
     backend: Option<String>,
@@ -119,6 +127,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         kit::name::check_name(image).map_err(|e| CliError::field("--image", e))?;
         config.image.clone_from(image);
     }
+    check_packages(&args.packages)?;
     let backend = args.backend.clone().or(config.backend.clone());
     for (index, name) in args.dataset.iter().enumerate() {
         kit::name::check_name(name).map_err(|e| CliError::field("--dataset", e))?;
@@ -139,6 +148,14 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         v1::OutcomeKind::Succeeded => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Before a worker is started for them; it checks them again.
+fn check_packages(packages: &[String]) -> Result<(), CliError> {
+    if packages.len() > REQUIREMENTS_MAX {
+        return Err(CliError::field("--package", format!("at most {REQUIREMENTS_MAX} packages")));
+    }
+    packages.iter().try_for_each(|text| check_requirement(text).map_err(|e| CliError::field("--package", e)))
 }
 
 fn read_program(path: &Path) -> Result<bytes::Bytes, CliError> {
@@ -240,6 +257,7 @@ impl Exec<'_> {
                 ..v1::Limits::default()
             }),
             gpus: args.gpus,
+            packages: args.packages.clone(),
             // Without a plan every metric is watched (WORKER §5).
             divergence: Some(v1::DivergenceRule { non_finite: true, ..v1::DivergenceRule::default() }),
             ..v1::RunSpec::default()
@@ -336,6 +354,7 @@ fn flag(field: &str) -> &str {
         "image" => "--image",
         "params_json" => "--params",
         "backend" => "--backend",
+        name if name.starts_with("packages") => "--package",
         _ => field,
     }
 }
@@ -409,6 +428,10 @@ impl Told {
                 .then(|| serde_json::json!({ "class": outcome.exception_class, "message": outcome.exception_message })),
             "limit": (!outcome.limit.is_empty()).then_some(&outcome.limit),
             "missing_metrics": outcome.metrics,
+            "resolver": (outcome.kind() == v1::OutcomeKind::DependencyConflict).then_some(&outcome.traceback),
+            "packages": self.finished.packages.iter()
+                .map(|p| serde_json::json!({ "name": p.name, "version": p.version }))
+                .collect::<Vec<_>>(),
             "notes": outcome.notes,
             "usage": {
                 "wall_ms": usage.wall_ms,
@@ -437,6 +460,9 @@ impl Told {
                 lines.push(format!("--- {name} ---\n{}", kit::text::printable(text).trim_end()));
             }
         }
+        if outcome.kind() == v1::OutcomeKind::DependencyConflict {
+            lines.push(format!("--- resolver ---\n{}", kit::text::printable(&outcome.traceback).trim_end()));
+        }
         lines.push("---".to_owned());
         let message =
             if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
@@ -448,6 +474,7 @@ impl Told {
             usage.cpu_ns as f64 / 1e9,
             Bytes(usage.memory_peak_bytes.max(1)),
         ));
+        lines.extend(self.finished.packages.iter().map(|p| format!("package {} {}", p.name, p.version)));
         lines.extend(self.metrics.iter().map(|(name, value)| format!("{name} = {value}")));
         lines.extend(self.artifacts.iter().filter_map(|a| Some(format!("artifact {}", a["path"].as_str()?))));
         lines.extend(self.finished.left_out.iter().map(|l| format!("left out {}: {}", l.name, l.reason)));

@@ -51,6 +51,7 @@ pub use error::ImageError;
 pub use native::NativeImages;
 pub use progress::ImageStep;
 pub use prune::Pruned;
+pub(crate) use settings::HostSettings;
 pub use recipe::{Package, RECIPES, Recipe};
 
 /// An image that is ready to be used.
