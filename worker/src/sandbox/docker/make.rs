@@ -37,8 +37,8 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
 
     let image = docker.inspect_image(&class.image_id).await.map_err(call("find the image of"))?;
     let config = image.config.unwrap_or_default();
-    let (volumes, environment) = (config.volumes.unwrap_or_default(), config.env.unwrap_or_default());
-    if let Some(detail) = create::refuse_image(&volumes, &environment) {
+    if let Some(reason) = crate::image::refuse(&config) {
+        let detail = format!("the image {reason}");
         return Err(SandboxError::NotInForce { id, rule: "image", detail });
     }
 

@@ -30,6 +30,7 @@ mod missing;
 mod standing;
 mod sweep;
 mod warnings;
+mod tool;
 
 pub use missing::MissingDocker;
 
