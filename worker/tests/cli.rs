@@ -27,6 +27,8 @@ fn help_is_as_committed() {
         &["image", "list", "--help"],
         &["image", "add", "--help"],
         &["image", "prune", "--help"],
+        &["dataset", "--help"],
+        &["dataset", "add", "--help"],
     ];
     for arguments in commands {
         let (code, out, err) = run(arguments);

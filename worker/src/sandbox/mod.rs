@@ -26,8 +26,13 @@ pub mod docker;
 mod init;
 pub(crate) mod layout;
 mod live;
-pub(crate) mod loops;
-mod report;
+#[doc(hidden)] // for tests/parsers alone
+pub mod loops;
+#[doc(hidden)] // for tests/parsers alone
+pub mod report;
+/// What a sandbox promises.
+pub mod rules;
+mod seccomp;
 mod verify;
 mod volume;
 
