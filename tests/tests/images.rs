@@ -41,20 +41,24 @@ fn worker(home: &Home, arguments: &[&str]) -> Ran {
     }
 }
 
+fn build(reference: &str, recipe: &str) {
+    let mut child = Command::new("docker")
+        .args(["build", "--quiet", "--tag", reference, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("docker starts");
+    child.stdin.take().expect("a pipe").write_all(recipe.as_bytes()).expect("docker reads");
+    assert!(child.wait().expect("docker ends").success(), "{recipe}");
+}
+
 /// `lite` with a variable of its own, under a name that only this test has.
 fn make(home: &Home) -> Engine {
     let lite = worker(home, &["build", "lite", "--backend", "docker"]).expect(0).stdout;
     let lite = lite.split_whitespace().nth(1).expect("an id").to_owned();
     let reference = format!("ar-test-{}:mine", uuid::Uuid::new_v4().simple());
-    let mut build = Command::new("docker")
-        .args(["build", "--quiet", "--tag", &reference, "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("docker starts");
-    let recipe = format!("FROM {lite}\nENV MINE={reference}\n");
-    build.stdin.take().expect("a pipe").write_all(recipe.as_bytes()).expect("docker reads");
-    assert!(build.wait().expect("docker ends").success());
+    build(&reference, &format!("FROM {lite}\nENV MINE={reference}\n"));
     Engine { reference, made: Vec::new() }
 }
 
@@ -115,15 +119,7 @@ fn an_image_with_a_door_is_not_added() {
     let home = Home::new();
     let engine = make(&home);
     let worse = format!("{}-volume", engine.reference);
-    let mut build = Command::new("docker")
-        .args(["build", "--quiet", "--tag", &worse, "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("docker starts");
-    let recipe = format!("FROM {}\nVOLUME /data\n", engine.reference);
-    build.stdin.take().expect("a pipe").write_all(recipe.as_bytes()).expect("docker reads");
-    assert!(build.wait().expect("docker ends").success());
+    build(&worse, &format!("FROM {}\nVOLUME /data\n", engine.reference));
     let _volume = Engine { reference: worse.clone(), made: Vec::new() };
     let refused = worker(&home, &["add", "mine", &worse]).expect(1);
     assert!(refused.stderr.contains("/data") && refused.stderr.contains("VOLUME"), "{refused:?}");
