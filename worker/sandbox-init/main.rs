@@ -9,8 +9,12 @@
 //! pid, one from outside carries 0. It reports on its standard output, one JSON object a line, which is the
 //! container's log and which the program cannot reach: it has another uid, and this process is not dumpable.
 //!
+//! Under its first argument `volume` it is the part of the worker that needs root (`volume.rs`).
+//!
 //! The words of both files (`init`, the reports) and the numbers of the orders are `sandbox/init.rs` and
 //! `sandbox/report.rs` of the worker; change them together.
+
+mod volume;
 
 use std::{
     ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
@@ -105,7 +109,11 @@ unsafe extern "C" {
 }
 
 fn main() {
-    let gate = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    if word == "volume" {
+        volume::main(std::env::args_os().skip(2));
+    }
+    let gate = word.to_str().and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);
     // SAFETY: plain numbers; nobody may open this process's memory or descriptors.
     unsafe { prctl(PR_SET_DUMPABLE, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
     if process::id() != 1 {
@@ -116,7 +124,8 @@ fn main() {
     unsafe { umask(0o077) };
     let all = SignalSet::full();
     all.block();
-    let mut init = Init { state: State::Gate { until: Instant::now() + Duration::from_secs(gate) }, said_killed: false };
+    let mut init =
+        Init { state: State::Gate { until: Instant::now() + Duration::from_secs(gate) }, said_killed: false };
     report("\"event\":\"ready\"");
     loop {
         let left = init.deadline().saturating_duration_since(Instant::now());
@@ -472,4 +481,6 @@ fn os_error(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or_default()
 }
 
-const _: () = assert!(size_of::<SignalInfo>() == 128 && size_of::<SignalSet>() == 128 && size_of::<*const c_void>() == 8);
+const _: () = assert!(
+    size_of::<SignalInfo>() == 128 && size_of::<SignalSet>() == 128 && size_of::<*const c_void>() == 8
+);

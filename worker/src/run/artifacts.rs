@@ -109,7 +109,7 @@ struct Walk<'a> {
 }
 
 /// Copies what may be copied from `source` into the folder `target`, which is made. The folder above `source`
-/// must be the worker's own.
+/// must be no link.
 ///
 /// # Errors
 /// Only for the worker's own disk. What the program made wrong is left out and named.
@@ -134,11 +134,18 @@ pub fn collect(source: &Path, target: &Path, rules: ArtifactRules) -> Result<Col
     else {
         return Ok(walk.out);
     };
-    let above = OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
-        .open(above)
-        .map_err(error("open", above))?;
+        .open(above);
+    let above = match opened {
+        // The program owns its folder and may shut it; a worker that is root is let in all the same.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            walk.leave_out("", &format!("work/ cannot be opened: {error}"));
+            return Ok(walk.out);
+        }
+        opened => opened.map_err(error("open", above))?,
+    };
     match open_beneath(&above, name, OFlags::DIRECTORY) {
         Ok(root) => walk.folder(&root)?,
         // A program that made no artifacts may have taken its folder away.

@@ -203,9 +203,9 @@ impl Sandbox for Live {
             detail: "the program's arguments are empty or have a line break".to_owned(),
             disk_full: false,
         })?;
-        let (uid, disk_bytes) = (self.class.slot.uid, self.class.limits.disk_bytes);
+        let disk_bytes = self.class.limits.disk_bytes;
         let (assignment, volume) = (assignment.clone(), Arc::clone(&self.volume));
-        blocking(id, move || volume.fill(uid, &assignment.run_json, &assignment.files, &settings, disk_bytes))
+        blocking(id, move || volume.fill(&assignment.run_json, &assignment.files, &settings, disk_bytes))
             .await
     }
 
@@ -241,7 +241,7 @@ impl Sandbox for Live {
     }
 
     fn artifacts(&self) -> PathBuf {
-        self.volume.path().join("work").join("artifacts")
+        self.volume.artifacts()
     }
 
     async fn reading(&self) -> Result<Reading, SandboxError> {
@@ -269,12 +269,7 @@ impl Sandbox for Live {
         }
         self.walls.remove(self.class.id).await?;
         self.stop.cancel();
-        let volume = Arc::clone(&self.volume);
-        blocking(self.class.id, move || {
-            volume.seal();
-            Ok(())
-        })
-        .await
+        Ok(())
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -17,10 +17,14 @@ pub(crate) struct MountLine {
     pub target: PathBuf,
     /// Options of the mount.
     pub options: String,
+    /// What is mounted below it is seen in other mount name spaces too.
+    pub shared: bool,
     /// "ext4", "tmpfs", …
     pub kind: String,
     /// "/dev/loop3", …
     pub source: String,
+    /// Options of the file system: of a tmpfs its size.
+    pub of_system: String,
 }
 
 /// The mounts that a process sees; `self` is this one.
@@ -42,8 +46,10 @@ fn parse_mount(line: &str) -> Option<MountLine> {
         root: unescape(root),
         target: unescape(target),
         options: options.to_owned(),
+        shared: front.any(|field| field.starts_with("shared:")),
         kind: back.next()?.to_owned(),
         source: back.next()?.to_owned(),
+        of_system: back.next().unwrap_or_default().to_owned(),
     })
 }
 
@@ -135,6 +141,9 @@ mod tests {
         let mount = parse_mount(line).unwrap();
         assert_eq!(mount.target, Path::new(r"/a b/c\d"));
         assert_eq!((mount.root.as_path(), mount.source.as_str()), (Path::new("/work"), "/dev/loop3"));
+        assert_eq!((mount.shared, mount.of_system.as_str()), (false, "rw"));
+        let shared = parse_mount("27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard").unwrap();
+        assert!(shared.shared);
         assert_eq!(parse_mount("36 35 nonsense"), None);
     }
 

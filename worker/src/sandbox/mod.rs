@@ -23,6 +23,7 @@ mod birth;
 mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
+mod hands;
 mod init;
 mod layout;
 mod live;

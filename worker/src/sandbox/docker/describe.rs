@@ -3,10 +3,8 @@
 
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum, SystemVersion};
 
-use super::{ANSWER_LIMIT, Shared, silent_words, words};
+use super::{ANSWER_LIMIT, Shared, plain, silent_words, words};
 use crate::sandbox::{BackendInfo, Enforcement, Rule};
-
-pub(super) const NEEDS_ROOT: &str = "the worker must run as root here: it mounts each run's volume (start it with sudo, or as a system service)";
 
 /// From here on the engine has the fixes that SANDBOXES.md 3.5 names.
 const ENGINE_FLOOR: (u32, u32, u32) = (29, 5, 1);
@@ -36,23 +34,22 @@ pub(super) async fn describe(shared: &Shared) -> BackendInfo {
     );
     info.unavailable = unavailable(shared, &system);
     info.rules = rules(&system);
+    plain::weaken(&mut info.rules);
     info.warnings = warnings(&system, &version);
     info
 }
 
 fn unavailable(shared: &Shared, system: &SystemInfo) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some(NEEDS_ROOT.to_owned());
-    }
-    for (tool, package) in [("mkfs.ext4", "e2fsprogs"), ("mount", "mount"), ("losetup", "mount")] {
-        if !crate::sandbox::loops::has_tool(tool) {
-            return Some(format!("{tool} is not installed: install the package {package}"));
-        }
+    if !crate::sandbox::loops::has_tool("mkfs.ext4") {
+        return Some("mkfs.ext4 is not installed: run `sudo apt-get install e2fsprogs`".to_owned());
     }
     if !std::path::Path::new("/dev/loop-control").exists() {
         return Some(
-            "there are no loop devices here (/dev/loop-control): load the kernel module `loop`".to_owned(),
+            "there are no loop devices here (/dev/loop-control): run `sudo modprobe loop`".to_owned(),
         );
+    }
+    if let Some(reason) = plain::lacks(&shared.sandboxes_dir) {
+        return Some(reason);
     }
     if system.os_type.as_deref().is_some_and(|kind| kind != "linux") {
         return Some("the engine runs no Linux containers".to_owned());
