@@ -165,7 +165,7 @@ fn make(folder: &Path, layout: &Layout, layers: &[&OsStr]) -> Outcome<()> {
     let lost = volume.join("lost+found");
     fs::remove_dir(&lost).map_err(failed("remove", &lost))?;
     furnish(&volume, layout)?;
-    view(&volume, &folder.join(VIEW), common)?;
+    view(&device, &folder.join(VIEW), common)?;
     for (number, image) in layers.iter().enumerate() {
         let device = Loop::attach(Path::new(image), LO_FLAGS_READ_ONLY)?;
         device.mount(&folder.join(format!("{LAYER}{number}")), common | MS_RDONLY, "noload")?;
@@ -174,12 +174,12 @@ fn make(folder: &Path, layout: &Layout, layers: &[&OsStr]) -> Outcome<()> {
 }
 
 /// Twice at the same place: a mount's copies in other name spaces (the host's, where this is a container) have the options
-/// that it was made with, and a bind has those of what is bound.
-fn view(volume: &Path, place: &Path, common: c_ulong) -> Outcome<()> {
-    let none = Path::new("none");
-    call_mount(volume, place, MS_BIND, "")?;
-    let walls = common | MS_RDONLY | MS_NOEXEC | MS_NOSYMFOLLOW;
-    call_mount(none, place, MS_REMOUNT | MS_BIND | walls, "")?;
+/// that it was made with, and a bind has those of what is bound. It is no bind of the volume: what is mounted on one of
+/// two binds of a shared mount is mounted on the other, too.
+fn view(device: &Loop, place: &Path, common: c_ulong) -> Outcome<()> {
+    let walls = common | MS_NOEXEC | MS_NOSYMFOLLOW;
+    device.mount(place, walls, "noinit_itable")?;
+    call_mount(Path::new("none"), place, MS_REMOUNT | MS_BIND | MS_RDONLY | walls, "")?;
     call_mount(place, place, MS_BIND, "")
 }
 
