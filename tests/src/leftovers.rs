@@ -55,7 +55,9 @@ fn containers(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-fn loops(data_dir: &Path) -> Vec<String> {
+/// Loop devices whose file lies in the data folder, also one that was deleted since: a mount that anybody still has keeps it.
+#[must_use]
+pub fn loops(data_dir: &Path) -> Vec<String> {
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let ours = devices.filter(|device| {
         let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();

@@ -17,7 +17,7 @@
 mod volume;
 
 use std::{
-    ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
+    ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::{
@@ -36,6 +36,7 @@ const SI_USER: c_int = 0;
 const SIG_SETMASK: c_int = 2;
 const SIG_DFL: usize = 0;
 const WNOHANG: c_int = 1;
+const STOPPED: c_int = 0x7f; // the low byte of a status that is no end
 const PR_SET_DUMPABLE: c_int = 4;
 const O_APPEND: c_int = 0o2000;
 const O_NOFOLLOW: c_int = 0o400_000;
@@ -50,6 +51,7 @@ const ORDER_END: c_int = 2; // SIGINT
 
 /// Written by the worker before the start gate; root may read it, the program's uid may not.
 const SETTINGS: &str = "/in/init";
+const SHARED_MEMORY: &CStr = c"/dev/shm";
 const LOGS: [&str; 3] = ["/logs/stdout", "/logs/stderr", "/logs/metrics"];
 /// How long the start gate stays shut for a sandbox that nobody wants any more.
 const GATE_SECONDS: u64 = 600;
@@ -85,7 +87,12 @@ struct TimeSpec {
     nanoseconds: c_long,
 }
 
+/// `struct statvfs`: block size, fragment size, blocks, free blocks, available blocks, inodes, free inodes, …
+#[repr(C)]
+struct FileSystem([u64; 16]);
+
 unsafe extern "C" {
+    fn statvfs(path: *const c_char, answer: *mut FileSystem) -> c_int;
     fn sigfillset(set: *mut SignalSet) -> c_int;
     fn sigemptyset(set: *mut SignalSet) -> c_int;
     fn sigaddset(set: *mut SignalSet, signal: c_int) -> c_int;
@@ -239,8 +246,8 @@ impl Init {
 
     fn child_ended(&mut self, child: c_int, status: c_int) {
         let State::Running { pid, since, .. } = self.state else { return };
-        if child != pid {
-            return; // an orphan that PID 1 inherited
+        if child != pid || status & 0xff == STOPPED {
+            return; // an orphan that PID 1 inherited, or a program that asked to be traced: it has not ended
         }
         let elapsed = since.elapsed().as_millis();
         // wait(2): the low seven bits are the signal, 0 for an exit whose code is the second byte.
@@ -248,6 +255,10 @@ impl Init {
             0 => format!("\"exit\":{}", (status >> 8) & 0xff),
             signal => format!("\"signal\":{signal}"),
         };
+        // It is gone with what is left of the program, and a worker that is not root cannot look at it.
+        if shared_memory_is_full() {
+            report("\"event\":\"shm_full\"");
+        }
         report(&format!("\"event\":\"ended\",{how},\"elapsed_ms\":{elapsed}"));
         self.state = State::Ended { until: Instant::now() + END_GATE };
     }
@@ -471,6 +482,15 @@ fn report(fields: &str) {
     let line = format!("{{{fields}}}\n");
     let mut out = io::stdout().lock();
     out.write_all(line.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Without a free block or inode; false where there is none at all.
+fn shared_memory_is_full() -> bool {
+    let mut answer = FileSystem([0; 16]);
+    // SAFETY: a string, and room for more than the structure has.
+    let answered = unsafe { statvfs(SHARED_MEMORY.as_ptr(), &mut answer) } == 0;
+    let [_, _, blocks, free_blocks, _, _, free_inodes, ..] = answer.0;
+    answered && blocks > 0 && (free_blocks == 0 || free_inodes == 0)
 }
 
 fn errno() -> i32 {

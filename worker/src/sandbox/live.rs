@@ -146,10 +146,12 @@ impl Live {
         let (id, pid) = (self.class.id, self.pid);
         let (cgroup, volume) = (self.cgroup.clone(), Arc::clone(&self.volume));
         let shm_was_full = Arc::clone(&self.memory.shm_was_full);
+        // By PID 1, where this worker cannot look itself.
+        let reported = self.reports.borrow().shm_full;
         blocking(id, move || {
             let counters = cgroup.counters().map_err(|e| SandboxError::Gone { id, detail: e.to_string() })?;
             let fill = volume.fill_now()?;
-            if verify::shm_is_full(pid) {
+            if reported || verify::shm_is_full(pid) {
                 shm_was_full.store(true, Ordering::Relaxed);
             }
             let reading = Reading {

@@ -25,10 +25,15 @@ mod cgroup;
 pub mod docker;
 mod hands;
 mod init;
-mod layout;
+pub(crate) mod layout;
 mod live;
-mod loops;
-mod report;
+#[doc(hidden)] // for tests/parsers alone
+pub mod loops;
+#[doc(hidden)] // for tests/parsers alone
+pub mod report;
+/// What a sandbox promises.
+pub mod rules;
+mod seccomp;
 mod verify;
 mod volume;
 
@@ -128,6 +133,8 @@ pub struct Reports {
     pub terminating: bool,
     /// How the program's main process ended.
     pub ended: Option<ProgramEnd>,
+    /// /dev/shm was full when the program's main process ended.
+    pub shm_full: bool,
     /// Everything but PID 1 is gone.
     pub killed: bool,
     /// The sandbox itself is gone, and what the engine said of it (exit code of PID 1, engine error). Where

@@ -150,12 +150,12 @@ fn shm_path(pid: i32) -> String {
 
 /// By the mount's own options: to look at the file system itself takes root.
 fn shared_memory(class: &SandboxClass, pid: i32) -> Finding {
-    let fail = |words: String| ("shared memory", words);
+    let fail = |words: String| ("shared-memory", words);
     let inside = loops::mounts_of(&pid.to_string()).map_err(|e| fail(e.to_string()))?;
     let mount = inside.iter().rev().find(|m| m.target == Path::new("/dev/shm") && m.kind == "tmpfs");
     let mount = mount.ok_or_else(|| fail("no tmpfs is mounted at /dev/shm".to_owned()))?;
     let wanted = class.limits.shm_bytes.div_ceil(PAGE) * PAGE;
-    same("shared memory", Some(wanted), tmpfs_size(&mount.of_system))
+    same("shared-memory", Some(wanted), tmpfs_size(&mount.of_system))
 }
 
 /// "rw,size=8192k": the kernel tells it in KiB.

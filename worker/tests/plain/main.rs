@@ -127,6 +127,11 @@ async fn every_limit_is_told_as_it_was() {
             OutcomeKind::Succeeded,
             "",
         ),
+        (
+            "import os\nwith open('/dev/shm/x', 'wb') as file:\n    file.write(bytes(64 << 20))\n",
+            OutcomeKind::LimitExceeded,
+            "shm",
+        ),
         ("raise SystemExit(3)\n", OutcomeKind::Failed, ""),
     ] {
         let mut limits = limits();
@@ -190,7 +195,11 @@ async fn a_worker_that_is_killed_while_its_helper_works_leaves_nothing_after_the
 
 fn is_lost(finished: &Finished) {
     let outcome = finished.outcome.clone().unwrap();
-    assert_eq!((outcome.kind(), outcome.lost_cause()), (OutcomeKind::Lost, LostCause::WorkerCrash), "{outcome:?}");
+    assert_eq!(
+        (outcome.kind(), outcome.lost_cause()),
+        (OutcomeKind::Lost, LostCause::WorkerCrash),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,7 +64,7 @@ fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostCo
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-        security_opt: Some(security_options(None)),
+        security_opt: Some(security_options(&shared.seccomp)),
         // Namespaces.
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
@@ -94,11 +94,9 @@ fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostCo
     }
 }
 
-/// `None`: the engine's own seccomp table. A table of ours goes here as its content (the engine takes no path);
-/// "unconfined" never does.
-fn security_options(seccomp: Option<&str>) -> Vec<String> {
-    let table = seccomp.map(|content| format!("seccomp={content}"));
-    std::iter::once("no-new-privileges:true".to_owned()).chain(table).collect()
+/// Our own seccomp table, as its content (the engine takes no path): an engine's own differs by its version.
+fn security_options(seccomp: &str) -> Vec<String> {
+    vec!["no-new-privileges:true".to_owned(), format!("seccomp={seccomp}")]
 }
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
@@ -182,9 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn seccomp_is_never_switched_off() {
-        assert_eq!(security_options(None), ["no-new-privileges:true"]);
-        assert_eq!(security_options(Some("{}"))[1], "seccomp={}");
+    fn seccomp_is_our_own_table() {
+        let profile = crate::sandbox::seccomp::profile().unwrap();
+        let options = security_options(&profile);
+        assert_eq!(options[0], "no-new-privileges:true");
+        let content: serde_json::Value =
+            serde_json::from_str(options[1].strip_prefix("seccomp=").unwrap()).unwrap();
+        assert_eq!(content["defaultAction"], "SCMP_ACT_ERRNO");
     }
 
     #[test]

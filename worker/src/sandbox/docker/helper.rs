@@ -109,7 +109,8 @@ impl EngineHands {
         };
         let options =
             CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
-        let body = body(&self.shared, id, work, self.image().await?);
+        let (owner, folder) = (&self.shared.worker_id, &self.shared.sandboxes_dir);
+        let body = body(owner, folder, id, work, self.image().await?);
         let created = docker.create_container(Some(options), body).await.map_err(call("create"))?;
         if !created.warnings.is_empty() {
             tracing::debug!(sandbox = %id, warnings = created.warnings.join("; "), "the helper's limits");
@@ -170,17 +171,17 @@ impl EngineHands {
     }
 }
 
-fn body(shared: &Shared, id: SandboxId, work: &Work, image: String) -> ContainerCreateBody {
+fn body(owner: &str, sandboxes_dir: &Path, id: SandboxId, work: &Work, image: String) -> ContainerCreateBody {
     let folder = Path::new(STATE).join(id.to_string());
     let layers: Vec<PathBuf> =
         (0..work.layers().len()).map(|number| Path::new(LAYERS).join(number.to_string())).collect();
     let words = work.arguments(&folder, &layers);
-    let labels = [(OWNER_LABEL, shared.worker_id.clone()), (SANDBOX_LABEL, id.to_string())];
+    let labels = [(OWNER_LABEL, owner.to_owned()), (SANDBOX_LABEL, id.to_string())];
     let sources = work.layers().iter().zip(&layers);
     let layers =
         sources.map(|(source, place)| bind(source, place, MountBindOptionsPropagationEnum::RPRIVATE));
     let mounts = [
-        bind(&shared.sandboxes_dir, Path::new(STATE), MountBindOptionsPropagationEnum::RSHARED),
+        bind(sandboxes_dir, Path::new(STATE), MountBindOptionsPropagationEnum::RSHARED),
         // A loop device that is made while it runs must be seen, so it is the folder and not its nodes.
         bind(Path::new("/dev"), Path::new("/dev"), MountBindOptionsPropagationEnum::RPRIVATE),
     ];
@@ -238,5 +239,40 @@ fn bind(source: &Path, target: &Path, propagation: MountBindOptionsPropagationEn
             ..MountBindOptions::default()
         }),
         ..Mount::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_has_what_mounting_needs_and_nothing_else() {
+        let id = SandboxId::new();
+        let work = Work::Make {
+            worker: (1000, 1000),
+            slot_uid: 50_000,
+            log_bytes: [1; 3],
+            layers: vec!["/blobs/packages.ext4".into()],
+        };
+        let body = body("worker-1", Path::new("/data/sandboxes"), id, &work, "sha256:0".to_owned());
+        assert_eq!(body.entrypoint.unwrap(), [format!("/state/{id}/helper")]);
+        let words = body.cmd.unwrap();
+        assert_eq!(words[..3], ["volume".to_owned(), "make".into(), format!("/state/{id}")]);
+        assert_eq!(words.last().unwrap(), "/layers/0");
+        assert_eq!(body.labels.unwrap()["autoresearch"], "worker-1");
+        let host = body.host_config.unwrap();
+        assert_eq!((host.privileged, host.readonly_rootfs), (Some(false), Some(true)));
+        assert_eq!(
+            (host.network_mode.as_deref(), host.cap_drop.unwrap()),
+            (Some("none"), vec!["ALL".to_owned()])
+        );
+        assert_eq!(host.cap_add.unwrap().len(), 5);
+        assert_eq!(host.device_cgroup_rules.unwrap(), DEVICES);
+        assert!(host.security_opt.unwrap().contains(&"no-new-privileges:true".to_owned()));
+        let mounts = host.mounts.unwrap();
+        let writable: Vec<_> = mounts.iter().filter(|mount| mount.read_only != Some(true)).collect();
+        assert_eq!(writable.len(), 1);
+        assert_eq!(writable[0].source.as_deref(), Some("/data/sandboxes"));
     }
 }

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use kit::clock::Clock;
 
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
 mod create;
 mod describe;
@@ -28,7 +28,9 @@ mod helper;
 mod make;
 mod missing;
 mod plain;
+mod standing;
 mod sweep;
+mod warnings;
 
 pub use missing::MissingDocker;
 
@@ -74,6 +76,8 @@ struct Shared {
     sandboxes_dir: PathBuf,
     runtime: String,
     program: Vec<String>,
+    /// The table of system calls, as the engine takes it.
+    seccomp: String,
     clock: Arc<dyn Clock>,
 }
 
@@ -111,6 +115,7 @@ impl DockerBackend {
             sandboxes_dir,
             runtime: options.runtime.unwrap_or_else(|| "runc".to_owned()),
             program: init::RUNNER.map(str::to_owned).to_vec(),
+            seccomp: seccomp::profile().map_err(|e| engine(e.to_string(), false))?,
             clock: options.clock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -127,6 +132,7 @@ impl DockerBackend {
             sandboxes_dir: old.sandboxes_dir.clone(),
             runtime: old.runtime.clone(),
             program,
+            seccomp: old.seccomp.clone(),
             clock: Arc::clone(&old.clock),
         };
         Self { shared: Arc::new(shared) }

@@ -67,16 +67,12 @@ pub(super) fn weaken(rules: &mut [Rule]) {
 }
 
 /// By the rule's name, and what a plain user cannot see of it.
-const UNSEEN: [(&str, &str); 4] = [
+const UNSEEN: [(&str, &str); 3] = [
     (
         "network",
         "a plain user's worker cannot compare name spaces: that there is only a loopback device that nothing has used is read back",
     ),
     ("devices", "a plain user's worker cannot look into the sandbox's /dev: the engine's word is taken"),
-    (
-        "shared-memory",
-        "a plain user's worker cannot see that it was full: such a failure is the program's own",
-    ),
     ("artifacts", "what the program made unreadable for others is left out and named"),
 ];
 
