@@ -5,7 +5,10 @@ use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::unistd::{Gid, Group, User, geteuid};
 
-use crate::sandbox::{Enforcement, Rule, loops};
+use crate::sandbox::{
+    Enforcement, Rule,
+    loops::{self, MountLine},
+};
 
 /// Why this worker's helper containers cannot make volumes here; `None` where they can, or where it is root.
 pub(super) fn lacks(sandboxes_dir: &Path) -> Option<String> {
@@ -21,15 +24,25 @@ pub(super) fn lacks(sandboxes_dir: &Path) -> Option<String> {
         .iter()
         .filter(|mount| sandboxes_dir.starts_with(&mount.target))
         .max_by_key(|mount| mount.target.components().count())?;
-    if under.shared {
-        return None;
+    wants(sandboxes_dir, under)
+}
+
+fn wants(sandboxes_dir: &Path, under: &MountLine) -> Option<String> {
+    let (folder, place) = (sandboxes_dir.display(), under.target.display());
+    if !under.shared {
+        return Some(format!(
+            "what a helper container mounts below {folder} would not be seen here, because the mount {place} is private: run `sudo mount --make-rshared {}`",
+            quoted(&under.target),
+        ));
     }
-    Some(format!(
-        "what a helper container mounts below {} would not be seen here, because the mount {} is private: run `sudo mount --make-rshared {}`",
-        sandboxes_dir.display(),
-        under.target.display(),
-        quoted(&under.target),
-    ))
+    // The helper's program lies beside the volume.
+    let noexec = under.options.split(',').any(|option| option == "noexec");
+    noexec.then(|| {
+        format!(
+            "nothing may be executed below {folder}, also no helper container's program: run `sudo mount -o remount,exec {}`, or name another folder with --data-dir",
+            quoted(&under.target),
+        )
+    })
 }
 
 fn quoted(path: &Path) -> String {
@@ -84,6 +97,25 @@ mod tests {
     fn a_path_is_one_word_of_a_command() {
         assert_eq!(quoted(Path::new("/home/a-b")), "/home/a-b");
         assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+
+    #[test]
+    fn a_mount_that_will_not_do_is_named_with_the_command() {
+        let mount = |options: &str, shared| MountLine {
+            root: "/".into(),
+            target: "/home".into(),
+            options: options.into(),
+            shared,
+            kind: "ext4".into(),
+            source: "/dev/x".into(),
+            of_system: "rw".into(),
+        };
+        let folder = Path::new("/home/u/data/sandboxes");
+        assert_eq!(wants(folder, &mount("rw,nosuid", true)), None);
+        let private = wants(folder, &mount("rw", false)).unwrap();
+        assert!(private.contains("`sudo mount --make-rshared /home`"), "{private}");
+        let noexec = wants(folder, &mount("rw,noexec", true)).unwrap();
+        assert!(noexec.contains("`sudo mount -o remount,exec /home`"), "{noexec}");
     }
 
     #[test]
