@@ -14,7 +14,10 @@ use figment::{
 use kit::{duration::Span, size::Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::run::spec::{LimitRules, RunLimits};
+use crate::{
+    packages::PackageRules,
+    run::spec::{LimitRules, RunLimits},
+};
 
 /// The file that is read where no other is named.
 pub const FILE: &str = "autoresearch-worker.toml";
@@ -39,6 +42,8 @@ pub struct WorkerConfig {
     pub blobs: BlobConfig,
     /// Data sets.
     pub datasets: DataSetConfig,
+    /// What runs may install.
+    pub packages: PackageConfig,
     /// Of runs.
     pub limits: LimitConfig,
     /// Finished runs that nobody released are kept for so long, counted while a worker runs.
@@ -69,6 +74,18 @@ pub struct BlobConfig {
 pub struct DataSetConfig {
     /// One of them, all its files together.
     pub largest: Bytes,
+}
+
+/// What runs may install besides what is in their image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageConfig {
+    /// That one request may download and unpack.
+    pub size: Bytes,
+    /// That one request may take.
+    pub time: Span,
+    /// All that is kept for later runs.
+    pub cache: Bytes,
 }
 
 /// Of runs: what they get, and what they may ask for.
@@ -130,6 +147,7 @@ impl Default for WorkerConfig {
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
             datasets: DataSetConfig { largest: Bytes(1024 * GIB) },
+            packages: PackageConfig { size: Bytes(4 * GIB), time: span(600), cache: Bytes(16 * GIB) },
             limits: LimitConfig {
                 default: LimitTable {
                     time: span(600),
@@ -256,6 +274,13 @@ impl WorkerConfig {
         default.memory_bytes = default.memory_bytes.min(largest.memory_bytes);
         default.cpu_millis = default.cpu_millis.min(largest.cpu_millis);
         LimitRules { default, largest }
+    }
+
+    /// The bounds of packages.
+    #[must_use]
+    pub fn package_rules(&self) -> PackageRules {
+        let PackageConfig { size, time, cache } = &self.packages;
+        PackageRules { size: size.0, time: time.0, cache: cache.0 }
     }
 
     /// Where the state lies.

@@ -208,6 +208,7 @@ fn last_event(record: &Record, outcome: proto::v1::Outcome, recovered: &Recovere
         image_id: record.image_id.clone(),
         backend: record.backend.clone(),
         slot: record.slot,
+        packages: record.wire_packages(),
         ..Finished::default()
     }
 }

@@ -138,7 +138,8 @@ pub(crate) fn has_tool(name: &str) -> bool {
     find_tool(name).is_some()
 }
 
-fn find_tool(name: &str) -> Option<PathBuf> {
+/// Where one of the system's own tools is.
+pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     // A user's PATH often lacks the sbin folders.
     std::env::split_paths(&folders)

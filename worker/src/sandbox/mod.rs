@@ -37,6 +37,8 @@ mod seccomp;
 mod verify;
 mod volume;
 
+pub(crate) use loops::find_tool;
+
 kit::id_type!(
     /// Of a sandbox; the container's name is `ar-SANDBOX_ID`.
     SandboxId,

@@ -14,12 +14,13 @@ use crate::{
     config::WorkerConfig,
     device,
     image::Images,
+    packages::MissingTool,
     run::{
         RunId,
         seams::{BackendParts, GpuMeter, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
     },
     sandbox::{
-        Backend, SlotGrant,
+        SlotGrant,
         docker::{DockerBackend, DockerOptions, MissingDocker},
     },
 };
@@ -80,19 +81,20 @@ pub async fn connect(
     }
     let slots = Arc::new(RealSlots { slots, holders: Mutex::default() });
     let cache = kit::folder::cache().unwrap_or_else(|_| data_dir.join("cache"));
-    let (backend, images): (Arc<dyn Backend>, Arc<dyn ImageSource>) =
-        match DockerBackend::connect(options).await {
-            Ok(backend) => {
-                let images = RealImages(Images::new(backend.docker(), cache, stop));
-                (Arc::new(backend), Arc::new(images))
-            }
-            Err(error) => {
-                tracing::error!(%error, "no engine, so no run can be made");
-                let images = NoImages(error.to_string());
-                (Arc::new(MissingDocker::new(error)), Arc::new(images))
-            }
-        };
-    Rooms { backends: vec![BackendParts { backend, images }], slots, no_slots, gpus, machine }
+    let docker = match DockerBackend::connect(options).await {
+        Ok(backend) => {
+            let images = Arc::new(RealImages(Images::of_worker(backend.docker(), cache, data_dir, stop)));
+            let backend = Arc::new(backend);
+            BackendParts { packages: Arc::clone(&backend) as _, backend, images }
+        }
+        Err(error) => {
+            tracing::error!(%error, "no engine, so no run can be made");
+            let packages = Arc::new(MissingTool(error.to_string()));
+            let images = Arc::new(NoImages(error.to_string()));
+            BackendParts { backend: Arc::new(MissingDocker::new(error)), images, packages }
+        }
+    };
+    Rooms { backends: vec![docker], slots, no_slots, gpus, machine }
 }
 
 impl Rooms {

@@ -158,6 +158,7 @@ impl Driver {
                 }
             }
         }
+        self.note_data_set(&plan.data_set);
         self.time_seconds = plan.limits.time_seconds;
         self.signatures.clear();
         self.broken.clear();
@@ -183,5 +184,17 @@ impl Driver {
             plan,
         });
         Ok(Event::Registered)
+    }
+
+    /// The data set of an experiment among the facts of the report, by its digest, once.
+    fn note_data_set(&mut self, name: &str) {
+        let label = format!("data set {name}");
+        let info = self.workers.data_sets.iter().find(|info| info.name == name);
+        let Some(info) = info.filter(|_| !self.record.environment.iter().any(|(name, _)| *name == label))
+        else {
+            return;
+        };
+        let fact = format!("{}, {}", info.size, info.digest);
+        self.record.environment.push((label, fact));
     }
 }

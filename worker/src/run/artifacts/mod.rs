@@ -28,6 +28,8 @@ use kit::digest::Digest;
 use proto::v1::{Artifact, LeftOut};
 use rustix::fs::OFlags;
 
+#[doc(hidden)] // for tests/parsers alone
+pub use self::walk::name_rule;
 use self::{open::Lookup, walk::Walk};
 
 /// What may be copied, and whose it must be.

@@ -8,7 +8,9 @@ use kit::task::CancellationToken;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 
-use super::{Shared, container_name, create, engine, follow, plain, remove_container, status_of, words};
+use super::{
+    Shared, container_name, create, engine, follow, gpus, plain, remove_container, status_of, words,
+};
 use crate::sandbox::{
     Reports, SandboxClass, SandboxError, SandboxId, birth, blocking,
     cgroup::Cgroup,
@@ -37,13 +39,13 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
 
     let image = docker.inspect_image(&class.image_id).await.map_err(call("find the image of"))?;
     let config = image.config.unwrap_or_default();
-    let (volumes, environment) = (config.volumes.unwrap_or_default(), config.env.unwrap_or_default());
-    if let Some(detail) = create::refuse_image(&volumes, &environment) {
+    if let Some(reason) = crate::image::refuse(&config) {
+        let detail = format!("the image {reason}");
         return Err(SandboxError::NotInForce { id, rule: "image", detail });
     }
 
     let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
-    let body = create::body(&shared, &class, &volume);
+    let body = create::body(&shared, &class, &volume, gpus::road(&shared, &class.slot.gpu_uuids).await);
     let created = docker.create_container(Some(options), body).await.map_err(call("create"))?;
     // The engine drops a limit that it cannot set, and answers that all is well.
     if !created.warnings.is_empty() {

@@ -3,9 +3,11 @@
 //! What belongs here: everything that speaks to the engine. The volume, the cgroup and PID 1 are the worker's own
 //! and lie beside this folder, for the backends that come later.
 //!
-//! `create` is the body of a container, which is where most of the walls are; `make` brings it to life; `follow` reads
-//! PID 1's reports; `sweep` removes what nobody owns. `helper` is root's hands of a worker that is not root, and `plain`
-//! says what such a worker needs. `missing` stands in where no engine answers.
+//! `create` is the body of a container, which is where most of the walls are; with `gpus` for its devices;
+//! `make` brings it to life; `follow` reads PID 1's reports; `sweep` removes what nobody owns; `describe`, with
+//! `standing` and `warnings`, says what this engine can enforce.
+//! `helper` is root's hands of a worker that is not root, and `plain` says what such a worker needs. `missing` stands
+//! in where no engine answers.
 
 use std::{
     collections::BTreeSet,
@@ -24,12 +26,14 @@ use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId
 mod create;
 mod describe;
 mod follow;
+mod gpus;
 mod helper;
 mod make;
 mod missing;
 mod plain;
 mod standing;
 mod sweep;
+mod tool;
 mod warnings;
 
 pub use missing::MissingDocker;

@@ -19,11 +19,6 @@ pub(super) struct Host<'a> {
     pub core_pattern: &'a str,
 }
 
-/// Whether an NVIDIA driver is loaded here.
-pub(super) fn has_gpus() -> bool {
-    std::path::Path::new("/dev/nvidiactl").exists()
-}
-
 impl Host<'_> {
     /// Whether the engine lists this security option, like "seccomp" or "rootless".
     pub(super) fn has(&self, name: &str) -> bool {
@@ -89,7 +84,9 @@ pub(super) fn of(host: &Host<'_>, rule: RuleId) -> Standing {
             yes("limits, privileges, mounts, network and devices are read from /proc and the cgroup")
         }
         RuleId::Devices => match host.is_runc() {
-            true => yes("the slot's GPUs by UUID; their nodes are counted before the start"),
+            true => yes(
+                "the slot's GPUs by UUID, through CDI where it names them; their nodes are counted before the start",
+            ),
             false => Standing::weaker(
                 format!("the runtime {} decides how a GPU is seen", host.runtime),
                 "set `[docker] runtime = \"runc\"`",

@@ -27,7 +27,7 @@ fn run(program: &[Instruction], machine: u32, number: u32, arguments: [u64; 6]) 
         MACHINE_AT => machine,
         _ => {
             let argument = arguments[((at - ARGUMENTS_AT) / 8) as usize];
-            (if at % 8 == 0 { argument } else { argument >> 32 }) as u32
+            (if at.is_multiple_of(8) { argument } else { argument >> 32 }) as u32
         }
     };
     let (mut at, mut accumulator) = (0usize, 0u32);
