@@ -23,6 +23,7 @@ mod birth;
 mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
+mod hands;
 mod init;
 pub(crate) mod layout;
 mod live;
@@ -134,6 +135,8 @@ pub struct Reports {
     pub terminating: bool,
     /// How the program's main process ended.
     pub ended: Option<ProgramEnd>,
+    /// /dev/shm was full when the program's main process ended.
+    pub shm_full: bool,
     /// Everything but PID 1 is gone.
     pub killed: bool,
     /// The sandbox itself is gone, and what the engine said of it (exit code of PID 1, engine error). Where
