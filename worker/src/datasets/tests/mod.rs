@@ -2,6 +2,7 @@
 
 mod adding;
 mod fetching;
+mod lending;
 mod server;
 
 use std::path::Path;
