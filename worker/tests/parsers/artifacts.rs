@@ -13,7 +13,7 @@ use std::{
 use kit::digest::Digest;
 use worker::run::artifacts::{ArtifactRules, collect, copy_path, name_rule};
 
-use crate::cases::{Random, cases, cases_unless_told, within, wreck};
+use crate::cases::{MILLION, Random, cases, within, wreck};
 
 const NAMES: &[&[u8]] = &[
     b"model.pt",
@@ -32,7 +32,7 @@ const NAMES: &[&[u8]] = &[
 #[test]
 fn names_of_any_bytes() {
     let mut good = 0_u64;
-    cases(|random, bytes| {
+    cases(MILLION, |random, bytes| {
         wreck(random, bytes, NAMES);
         let prefix = if random.one_in(2) { "" } else { "folder/" };
         match within(1 << 10, || name_rule(bytes, prefix)) {
@@ -83,7 +83,7 @@ fn trees_of_any_shape() {
         time_max: Duration::from_secs(600),
     };
     let (mut taken, mut refused, mut entries) = (0, 0, 0);
-    cases_unless_told(20_000, |random, bytes| {
+    cases(20_000, |random, bytes| {
         // A tree for every fifty cases, each of which is one entry of it.
         entries += 1;
         if entries % ENTRIES != 0 {

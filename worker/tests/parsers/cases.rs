@@ -10,7 +10,10 @@ use crate::COUNTED;
 /// The counts of the allocator are the process's, so one test works at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-const MILLION: u64 = 1_000_000;
+/// Where that takes 20 s and less.
+pub const MILLION: u64 = 1_000_000;
+/// Where a million takes longer (30 to 60 s in the dev profile on a busy machine).
+pub const EVERY_DAY: u64 = 100_000;
 
 /// xorshift64*: small and quick, and the same everywhere.
 #[derive(Debug, Clone)]
@@ -46,13 +49,9 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs a million cases, or as many as asked for. A case that fails is told with the bytes that it was of.
-pub fn cases(check: impl FnMut(&mut Random, &mut Vec<u8>)) {
-    cases_unless_told(MILLION, check);
-}
-
-/// As [`cases`], where a million would take too long for every day.
-pub fn cases_unless_told(usual: u64, mut check: impl FnMut(&mut Random, &mut Vec<u8>)) {
+/// Runs so many cases, or as many as `AUTORESEARCH_FUZZ_CASES` asks for. A case that fails is told with the bytes that
+/// it was of.
+pub fn cases(usual: u64, mut check: impl FnMut(&mut Random, &mut Vec<u8>)) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = setting("AUTORESEARCH_FUZZ_SEED").unwrap_or(1);
     let count = setting("AUTORESEARCH_FUZZ_CASES").unwrap_or(usual);

@@ -4,7 +4,7 @@
 use proto::v1::MetricPoint;
 use worker::run::metrics::{LINE_BYTES_MAX, MetricReader};
 
-use crate::cases::{Random, cases, in_pieces, within, wreck};
+use crate::cases::{EVERY_DAY, Random, cases, in_pieces, within, wreck};
 
 const JSON: &[&[u8]] = &[
     b"{\"t\":1234567,\"step\":10,\"v\":{\"loss\":\"0.25\"}}\n",
@@ -87,7 +87,7 @@ fn after_a_gap(random: &mut Random, bytes: &[u8], reader: &MetricReader) {
 fn metric_lines_of_any_bytes_in_any_pieces() {
     let reader = MetricReader::json();
     let mut seen = 0;
-    cases(|random, bytes| {
+    cases(EVERY_DAY, |random, bytes| {
         wreck(random, bytes, JSON);
         check(random, bytes, &reader);
         seen += u64::from(whole(reader.clone(), bytes).1 == 0);
@@ -100,7 +100,7 @@ fn plain_lines_of_any_bytes_in_any_pieces() {
     let all = MetricReader::plain(&["*".to_owned()]);
     let named = MetricReader::plain(&["loss".to_owned(), "acc".to_owned()]);
     let mut seen = 0;
-    cases(|random, bytes| {
+    cases(EVERY_DAY, |random, bytes| {
         wreck(random, bytes, PLAIN);
         let reader = if random.one_in(2) { &all } else { &named };
         check(random, bytes, reader);

@@ -9,7 +9,7 @@ use worker::sandbox::{
     report::{grow, read},
 };
 
-use crate::cases::{cases, in_pieces, within, wreck};
+use crate::cases::{EVERY_DAY, cases, in_pieces, within, wreck};
 
 const LINES: &[&[u8]] = &[
     b"{\"event\":\"ready\"}\n",
@@ -35,7 +35,7 @@ fn says_no_less(before: &Reports, after: &Reports) -> bool {
 #[test]
 fn reports_of_any_bytes_cut_anywhere() {
     let mut ended = 0_u64;
-    cases(|random, bytes| {
+    cases(EVERY_DAY, |random, bytes| {
         wreck(random, bytes, LINES);
         let log = within((16 << 10) + 8 * bytes.len(), || read(bytes));
         assert!(log.failure.len() < 4096 && !log.failure.chars().any(char::is_control));
@@ -66,7 +66,7 @@ const MOUNTS: &[&[u8]] = &[
 #[test]
 fn mounts_of_any_bytes() {
     let mut found = 0;
-    cases(|random, bytes| {
+    cases(EVERY_DAY, |random, bytes| {
         wreck(random, bytes, MOUNTS);
         let mounts = within((16 << 10) + 32 * bytes.len(), || mounts_in(bytes));
         assert!(mounts.len() <= bytes.split(|byte| *byte == b'\n').count());

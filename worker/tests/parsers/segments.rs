@@ -12,7 +12,7 @@ use worker::run::{
     },
 };
 
-use crate::cases::{Random, cases, within};
+use crate::cases::{EVERY_DAY, MILLION, Random, cases, within};
 
 /// A segment that is right, and where its frames begin; its end is the last of them.
 struct Segment {
@@ -110,7 +110,7 @@ fn every_event_comes_back_as_it_was() {
 fn any_flipped_bit_is_noticed_or_cut_at_the_tail() {
     let pool = pool();
     let (mut cut, mut damaged) = (0_u64, 0_u64);
-    cases(|random, bytes| {
+    cases(EVERY_DAY, |random, bytes| {
         let segment = &pool[random.below(pool.len())];
         bytes.extend_from_slice(&segment.bytes);
         let bit = random.below(bytes.len() * 8);
@@ -141,7 +141,7 @@ fn any_flipped_bit_is_noticed_or_cut_at_the_tail() {
 fn wrecked_segments_give_nothing_but_what_was_written() {
     let pool = pool();
     let mut whole = 0_u64;
-    cases(|random, bytes| {
+    cases(EVERY_DAY, |random, bytes| {
         let segment = &pool[random.below(pool.len())];
         bytes.extend_from_slice(&segment.bytes);
         for _ in 0..random.below(3) {
@@ -179,7 +179,7 @@ fn wrecked_segments_give_nothing_but_what_was_written() {
 fn frames_of_any_bytes_also_under_a_good_checksum() {
     let pool = pool();
     let mut decoded = 0_u64;
-    cases(|random, bytes| {
+    cases(MILLION, |random, bytes| {
         // A payload that is wrecked before it is summed up: the decoder itself meets it.
         let segment = &pool[random.below(pool.len())];
         let start = segment.starts[0] + FRAME_HEADER_BYTES;

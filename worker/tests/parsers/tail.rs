@@ -1,8 +1,7 @@
 //! Reading the log files while they grow: no more than the limit before the end, all of a short file, and of a long
 //! one the part up to the limit and its last 64 KiB, with a count of what is between.
 //!
-//! A case is a file that grows in steps; a hundred thousand of them are made every day, a million where
-//! `AUTORESEARCH_FUZZ_CASES` asks for them.
+//! A case is a file that grows in steps.
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
@@ -11,7 +10,7 @@ use worker::{
     sandbox::StreamPaths,
 };
 
-use crate::cases::{cases_unless_told, within};
+use crate::cases::{EVERY_DAY, cases, within};
 
 /// Follows a piece: it begins where the one before ended.
 fn follow(piece: Piece, end: &mut u64, kept: &mut u64, dropped: &mut u64) {
@@ -39,7 +38,7 @@ fn logs_that_grow_in_any_steps() {
     File::create(&paths.stderr).unwrap();
     File::create(&paths.metrics).unwrap();
     let mut gaps = 0_u64;
-    cases_unless_told(100_000, |random, _| {
+    cases(EVERY_DAY, |random, _| {
         let limit = random.below(3000) as u64;
         let mut tail = Tail::open(&paths, [0; 3], [limit; 3]).unwrap();
         let (mut size, mut end, mut kept, mut dropped) = (0, 0, 0, 0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use worker::run::traceback::{TRACEBACK_BYTES_MAX, parse};
 
-use crate::cases::{cases, within, wreck};
+use crate::cases::{MILLION, cases, within, wreck};
 
 const PIECES: &[&[u8]] = &[
     b"Traceback (most recent call last):\n",
@@ -23,7 +23,7 @@ const PIECES: &[&[u8]] = &[
 #[test]
 fn tracebacks_of_any_bytes() {
     let mut found = 0_u64;
-    cases(|random, bytes| {
+    cases(MILLION, |random, bytes| {
         wreck(random, bytes, PIECES);
         // Three bytes for each that is not UTF-8, six for each that is escaped, a few copies of the 16 KiB that are kept.
         let exception = within((256 << 10) + 32 * bytes.len(), || parse(bytes));

@@ -3,7 +3,7 @@
 use kit::{digest::Digest, task::CancellationToken};
 use serde_json::json;
 
-use crate::fleet::ImageChoice;
+use crate::fleet::{ImageChoice, rules};
 
 use super::{
     super::{
@@ -61,7 +61,11 @@ impl Driver {
                 machine.cpu_model,
                 view.info.slots.len()
             );
-            facts.push((format!("worker {}", view.worker_id.chars().take(8).collect::<String>()), what));
+            let short: String = view.worker_id.chars().take(8).collect();
+            facts.push((format!("worker {short}"), what));
+            if let Some(used) = rules::backend_in_use(&view.info, &backend) {
+                facts.push((format!("sandbox of {short}"), rules::in_short(used)));
+            }
         }
         let body = json!({"image": image, "image_id": prepared.image_id, "packages": prepared.packages});
         self.deps.journal.append_step(self.id, "prepared", &body).await?;
