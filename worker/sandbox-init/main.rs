@@ -9,8 +9,14 @@
 //! pid, one from outside carries 0. It reports on its standard output, one JSON object a line, which is the
 //! container's log and which the program cannot reach: it has another uid, and this process is not dumpable.
 //!
+//! Under its first argument `launch` it is the launcher of a sandbox (`launch.rs`), under `probe` the program of a
+//! self-test (`probe.rs`).
+//!
 //! The words of both files (`init`, the reports) and the numbers of the orders are `sandbox/init.rs` and
 //! `sandbox/report.rs` of the worker; change them together.
+
+mod launch;
+mod probe;
 
 use std::{
     ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
@@ -105,7 +111,13 @@ unsafe extern "C" {
 }
 
 fn main() {
-    let gate = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);
+    let word = std::env::args().nth(1).unwrap_or_default();
+    match word.as_str() {
+        "launch" => launch::main(),
+        "probe" => probe::main(),
+        _ => {}
+    }
+    let gate = word.parse().unwrap_or(GATE_SECONDS);
     // SAFETY: plain numbers; nobody may open this process's memory or descriptors.
     unsafe { prctl(PR_SET_DUMPABLE, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
     if process::id() != 1 {

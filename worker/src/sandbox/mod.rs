@@ -25,8 +25,11 @@ mod cgroup;
 pub mod docker;
 mod init;
 mod layout;
+mod leftovers;
 mod live;
 mod loops;
+/// The kernel's own namespaces and cgroups, without an engine.
+pub mod native;
 mod report;
 mod verify;
 mod volume;
@@ -308,6 +311,10 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// What works on this host. Answers also where nothing does.
     async fn describe(&self) -> BackendInfo;
+
+    /// Tries its walls on this host, once, so that [`Backend::describe`] says what was seen and not what is expected.
+    /// Nothing to do where somebody else vouches for them.
+    async fn prove(&self) {}
 
     /// Makes a sandbox with its gate shut: the volume, PID 1 ready. The caller has `class.id` on disk already. On an error
     /// nothing of it is left.

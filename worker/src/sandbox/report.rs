@@ -23,6 +23,8 @@ pub(crate) struct Log {
     pub reports: Reports,
     /// Why it gave up; empty where it did not.
     pub failure: String,
+    /// What a supervisor outside says of PID 1's own end: its exit code, or 128 and the signal.
+    pub left: Option<i64>,
 }
 
 /// Reads a whole log.
@@ -42,6 +44,7 @@ pub(crate) fn read(log: &[u8]) -> Log {
                     elapsed: Duration::from_millis(line.elapsed_ms.unwrap_or_default()),
                 });
             }
+            "left" => read.left = line.exit.map(i64::from),
             "failed" => {
                 let step = line.step.unwrap_or_default();
                 let errno = line.errno.unwrap_or_default();
