@@ -23,8 +23,14 @@ pub fn worker_id(data_dir: &Path) -> Option<String> {
 /// One line for each thing that is left.
 #[must_use]
 pub fn of(data_dir: &Path) -> Vec<String> {
+    on_engine(data_dir, None)
+}
+
+/// The same where the worker uses another engine than the machine's own, by its socket like `unix:///…`.
+#[must_use]
+pub fn on_engine(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     let mut left: Vec<String> =
-        containers(data_dir).into_iter().map(|id| format!("container {id}")).collect();
+        containers(data_dir, engine).into_iter().map(|id| format!("container {id}")).collect();
     let shown = data_dir.display().to_string();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     left.extend(mounts.lines().filter(|line| line.contains(&shown)).map(|line| format!("mount {line}")));
@@ -39,15 +45,19 @@ pub fn of(data_dir: &Path) -> Vec<String> {
     left
 }
 
-fn containers(data_dir: &Path) -> Vec<String> {
+fn containers(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     let Some(worker) = worker_id(data_dir) else { return Vec::new() };
     let filter = format!("label=autoresearch={worker}");
-    let listed = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output();
+    let mut command = Command::new("docker");
+    command.args(engine.into_iter().flat_map(|socket| ["--host", socket]));
+    let listed = command.args(["ps", "-aq", "--filter", &filter]).output();
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-fn loops(data_dir: &Path) -> Vec<String> {
+/// Loop devices whose file lies in the data folder, also one that was deleted since: a mount that anybody still has keeps it.
+#[must_use]
+pub fn loops(data_dir: &Path) -> Vec<String> {
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let ours = devices.filter(|device| {
         let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
@@ -75,9 +85,14 @@ pub fn remove(data_dir: &Path) {
     for (pid, _) in processes(data_dir) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
     }
-    for id in containers(data_dir) {
+    for id in containers(data_dir, None) {
         Command::new("docker").args(["rm", "-f", &id]).output().ok();
     }
+    remove_mounts(data_dir);
+}
+
+/// What a power cut takes: mounts and loop devices, but no file.
+pub fn remove_mounts(data_dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let shown = data_dir.display().to_string();
     for point in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|p| p.contains(&shown)) {

@@ -38,6 +38,7 @@ const SI_USER: c_int = 0;
 const SIG_SETMASK: c_int = 2;
 const SIG_DFL: usize = 0;
 const WNOHANG: c_int = 1;
+const STOPPED: c_int = 0x7f; // the low byte of a status that is no end
 const PR_SET_DUMPABLE: c_int = 4;
 const O_APPEND: c_int = 0o2000;
 const O_NOFOLLOW: c_int = 0o400_000;
@@ -242,8 +243,8 @@ impl Init {
 
     fn child_ended(&mut self, child: c_int, status: c_int) {
         let State::Running { pid, since, .. } = self.state else { return };
-        if child != pid {
-            return; // an orphan that PID 1 inherited
+        if child != pid || status & 0xff == STOPPED {
+            return; // an orphan that PID 1 inherited, or a program that asked to be traced: it has not ended
         }
         let elapsed = since.elapsed().as_millis();
         // wait(2): the low seven bits are the signal, 0 for an exit whose code is the second byte.

@@ -1,5 +1,7 @@
 //! The command line of `autoresearch-worker`. Standard output is data, standard error is talk.
 
+/// `dataset add`, `list`, `show`, `verify`, `remove`.
+mod dataset;
 /// `doctor`.
 mod doctor;
 /// `image build`, `image list`.
@@ -58,6 +60,9 @@ enum Command {
     /// Build or list the images that runs may name
     #[command(subcommand)]
     Image(image::Image),
+    /// Keep data sets that runs read at /data/NAME
+    #[command(subcommand)]
+    Dataset(dataset::Dataset),
 }
 
 /// How results are printed.
@@ -129,7 +134,8 @@ fn run(arguments: &Arguments) -> CommandResult {
         match &arguments.command {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Doctor(command) => command.run(&arguments.common).await,
-            Command::Image(command) => command.run(&arguments.common).await,
+            Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
+            Command::Dataset(command) => command.run(&arguments.common).await,
         }
     });
     // Runs are left as they are; disk work that is under way gets a moment.

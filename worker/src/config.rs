@@ -37,6 +37,8 @@ pub struct WorkerConfig {
     pub docker: DockerConfig,
     /// What input files may take.
     pub blobs: BlobConfig,
+    /// Data sets.
+    pub datasets: DataSetConfig,
     /// Of runs.
     pub limits: LimitConfig,
     /// Finished runs that nobody released are kept for so long, counted while a worker runs.
@@ -59,6 +61,14 @@ pub struct DockerConfig {
 pub struct BlobConfig {
     /// All of them together.
     pub total: Bytes,
+}
+
+/// Data sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSetConfig {
+    /// One of them, all its files together.
+    pub largest: Bytes,
 }
 
 /// Of runs: what they get, and what they may ask for.
@@ -119,6 +129,7 @@ impl Default for WorkerConfig {
             slots: None,
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
+            datasets: DataSetConfig { largest: Bytes(1024 * GIB) },
             limits: LimitConfig {
                 default: LimitTable {
                     time: span(600),

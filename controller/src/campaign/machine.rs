@@ -280,6 +280,11 @@ impl Machine {
         Self { state: State::New, iteration: 0, repairs: 0, looks: 0, raised: false, bounds }
     }
 
+    /// Another number of iterations: it counts when the next one would begin.
+    pub fn set_iterations(&mut self, iterations: u32) {
+        self.bounds.iterations = iterations;
+    }
+
     /// Takes an event: the next state, and what to do, if anything.
     ///
     /// # Errors

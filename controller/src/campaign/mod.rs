@@ -49,6 +49,8 @@ pub mod researcher;
 mod run;
 /// What a campaign was asked for.
 pub mod settings;
+/// What another process may want of a campaign under way.
+pub mod steering;
 /// The smallest effect of interest as a user writes it.
 pub mod wish;
 

@@ -34,6 +34,13 @@ pub fn outcome_word(kind: v1::OutcomeKind) -> &'static str {
     }
 }
 
+/// Why a run is `lost`, as WORKER.md's word; `None` for every other outcome.
+#[must_use]
+pub fn lost_cause_word(cause: v1::LostCause) -> Option<String> {
+    let word = cause.as_str_name().trim_start_matches("LOST_CAUSE_").to_lowercase();
+    (cause != v1::LostCause::Unspecified).then_some(word)
+}
+
 /// What a run is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -26,7 +26,7 @@ use crate::{
         executor::{sink::JournalSink, spec::longest},
         images,
         progress::{Progress, Watchers},
-        record::outcome_word,
+        record::{lost_cause_word, outcome_word},
     },
     fleet::{FleetError, ImageChoice, RunEnd},
     journal::{
@@ -363,6 +363,7 @@ impl Told {
         serde_json::json!({
             "run_id": self.run.to_string(),
             "outcome": outcome_word(outcome.kind()),
+            "cause": lost_cause_word(outcome.lost_cause()),
             "message": outcome.message,
             "exit_code": outcome.exit_code,
             "signal": outcome.signal,

@@ -27,6 +27,8 @@ mod run;
 /// Journal and workers of one command.
 pub(crate) mod session;
 mod show;
+/// Pause, resume, cancel, hint, budget.
+mod steer;
 /// Ctrl-C once, and twice.
 mod signals;
 /// Values of flags that name what is wrong with them.
@@ -73,6 +75,11 @@ enum Command {
     Show(show::Args),
     Logs(logs::Args),
     Report(report::Args),
+    Pause(steer::Pause),
+    Resume(steer::Resume),
+    Cancel(steer::Cancel),
+    Hint(steer::Hint),
+    Budget(steer::Budget),
     Doctor(doctor::Args),
     /// The worker that `run` and `exec` start.
     #[command(name = local_worker::COMMAND, hide = true)]
@@ -126,6 +133,11 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
         Command::Show(args) => show::run(args, &global, printer).await,
         Command::Logs(args) => logs::run(args, &global, printer).await,
         Command::Report(args) => report::run(args, &global, printer).await,
+        Command::Pause(args) => steer::pause(args, &global, printer).await,
+        Command::Resume(args) => steer::resume(args, &global, printer).await,
+        Command::Cancel(args) => steer::cancel(args, &global, printer).await,
+        Command::Hint(args) => steer::hint(args, &global, printer).await,
+        Command::Budget(args) => steer::budget(args, &global, printer).await,
         Command::Doctor(args) => doctor::run(args, &global, printer).await,
         Command::LocalWorker { folder } => local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS),
     }

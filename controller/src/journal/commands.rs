@@ -77,6 +77,18 @@ impl Journal {
         .await
     }
 
+    /// Whether a command's owner has not taken it yet.
+    ///
+    /// # Errors
+    /// [`JournalError::NotFound`].
+    pub async fn is_waiting(&self, campaign: CampaignId, command: u64) -> Result<bool, JournalError> {
+        self.read(move |c| {
+            let found = waiting(c, number(c, campaign)?)?;
+            Ok(found.iter().any(|row| row.number == command))
+        })
+        .await
+    }
+
     /// Takes what was left, oldest first; each command is taken once. Writes nothing where nothing waits, so that an
     /// owner may ask often.
     ///

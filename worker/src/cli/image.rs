@@ -1,12 +1,16 @@
 //! `autoresearch-worker image build` and `image list`.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode, sync::Arc};
 
 use kit::task::CancellationToken;
 use tokio::sync::mpsc;
 
-use super::{CommandResult, Common, Flags, Output, data_dir, print, worker_id_or_new};
-use crate::{run::seams::ImageSource, serve::rooms};
+use super::{CommandResult, Common, Flags, Output, data_dir, print, stop_on_signals, worker_id_or_new};
+use crate::{
+    image::NativeImages,
+    run::seams::ImageSource,
+    serve::{images::RealImages, rooms},
+};
 
 /// Build or list the images that runs may name
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +19,9 @@ pub(super) enum Image {
     Build {
         /// Like `lite` or `torch`
         name: String,
+        /// For this backend [default: the one that runs get where none is named]
+        #[arg(long, value_enum)]
+        backend: Option<BackendName>,
     },
     /// List the images of the allow-list
     List {
@@ -24,20 +31,42 @@ pub(super) enum Image {
     },
 }
 
+/// A way to make sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum BackendName {
+    /// The container engine
+    Docker,
+    /// Root file systems that the worker makes itself
+    Native,
+}
+
 impl Image {
-    pub(super) async fn run(&self, common: &Common) -> CommandResult {
+    /// `stop` ends a build.
+    pub(super) async fn run(&self, common: &Common, stop: CancellationToken) -> CommandResult {
         let config = common.configure(Flags::default())?;
         let folder = data_dir(&config)?;
-        let rooms =
-            rooms::connect(&config, &folder, &worker_id_or_new(&folder), CancellationToken::new()).await;
+        stop_on_signals(stop.clone())?;
+        let images = |backend: Option<BackendName>| {
+            let stop = stop.clone();
+            let (config, folder) = (&config, &folder);
+            async move {
+                if backend == Some(BackendName::Native) {
+                    let cache = kit::folder::cache()?;
+                    let images = RealImages(NativeImages::new(cache, stop));
+                    return Ok(Arc::new(images) as Arc<dyn ImageSource>);
+                }
+                let rooms = rooms::connect(config, folder, &worker_id_or_new(folder), stop).await;
+                Ok::<_, kit::folder::FolderError>(rooms.default_images())
+            }
+        };
         match self {
-            Self::Build { name } => build(rooms.default_images(), name).await,
-            Self::List { output } => list(rooms.default_images().list().await, *output),
+            Self::Build { name, backend } => build(images(*backend).await?, name).await,
+            Self::List { output } => list(images(None).await?.list().await, *output),
         }
     }
 }
 
-async fn build(images: std::sync::Arc<dyn ImageSource>, name: &str) -> CommandResult {
+async fn build(images: Arc<dyn ImageSource>, name: &str) -> CommandResult {
     let (steps, mut seen) = mpsc::channel::<proto::v1::ImageStep>(16);
     let told = async {
         let mut last = String::new();

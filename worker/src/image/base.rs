@@ -14,6 +14,7 @@ use kit::{digest::Digest, task::CancellationToken};
 use super::{
     debootstrap::{self, DebootstrapError},
     error::ImageError,
+    process::RunError,
     progress::Progress,
 };
 
@@ -27,7 +28,8 @@ const REGISTRY_SILENCE: Duration = Duration::from_secs(30);
 pub(super) const RECIPE_LABEL: &str = "autoresearch.recipe";
 const REPOSITORY: &str = "autoresearch/base";
 
-fn recipe() -> Digest {
+/// Of the base that is made here.
+pub(super) fn recipe() -> Digest {
     Digest::of(format!("debootstrap 1 {} {}", debootstrap::SUITE, debootstrap::PACKAGES).as_bytes())
 }
 
@@ -63,7 +65,9 @@ pub(super) async fn find_or_make(
     };
     let root = match debootstrap::make(cache, progress, stop).await {
         Ok(root) => root,
-        Err(DebootstrapError::Stopped) => return Err(ImageError::Stopped { name: "base".to_owned() }),
+        Err(DebootstrapError::Run(RunError::Stopped)) => {
+            return Err(ImageError::Stopped { name: "base".to_owned() });
+        }
         Err(error) => return Err(no_base(&error)),
     };
     progress.step("base", 1, 1, "handing Debian to the engine");
@@ -139,7 +143,8 @@ async fn pull(
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error and what is behind it, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

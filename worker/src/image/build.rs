@@ -1,7 +1,7 @@
 //! One build through the engine's classic builder, which every engine of API 1.41 and later has: a context in memory,
 //! the host's network, and the settings of the host for as long as it takes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use bollard::{Docker, errors::Error as EngineError, query_parameters::BuildImageOptionsBuilder};
 use futures_util::StreamExt as _;
@@ -11,16 +11,13 @@ use super::{
     base::RECIPE_LABEL,
     error::ImageError,
     handover::Handover,
-    progress::{Progress, Tail},
+    progress::{Lines, Progress, Tail},
     recipe::Recipe,
     settings::HostSettings,
 };
 
 /// Of an image of ours: its name on the allow-list.
 pub(super) const NAME_LABEL: &str = "autoresearch.image";
-/// A predefined build argument that nothing in a build uses: Docker keeps it out of the history and of the layer
-/// cache's key, so that a fresh address each time does not mean fresh layers. `install.py` reads it.
-const HANDOVER_ARGUMENT: &str = "FTP_PROXY";
 
 /// Builds the recipe on `base` under its tag.
 ///
@@ -37,7 +34,7 @@ pub(super) async fn build(
     let handover = Handover::start(&settings).await?;
     let mut arguments = settings.proxies().clone();
     arguments.insert("BASE".to_owned(), base.to_owned());
-    arguments.insert(HANDOVER_ARGUMENT.to_owned(), handover.address().to_owned());
+    arguments.insert(Handover::VARIABLE.to_owned(), handover.address().to_owned());
     let labels = HashMap::from([
         (NAME_LABEL.to_owned(), recipe.name.to_owned()),
         (RECIPE_LABEL.to_owned(), recipe.digest().to_string()),
@@ -77,22 +74,19 @@ pub(super) async fn build(
     }
 }
 
-/// What the builder printed so far. It sends pieces, not lines.
+/// What the builder printed so far.
 struct Output {
-    partial: String,
+    lines: Lines,
     tail: Tail,
     step: String,
     done: u64,
     total: u64,
 }
 
-/// A "line" with no end, such as a progress bar, is cut here.
-const PARTIAL_BYTES_MAX: usize = 16 << 10;
-
 impl Output {
     fn new() -> Self {
         Self {
-            partial: String::new(),
+            lines: Lines::default(),
             tail: Tail::new(),
             step: "the first step".to_owned(),
             done: 0,
@@ -100,25 +94,15 @@ impl Output {
         }
     }
 
-    fn take(&mut self, piece: &str) -> VecDeque<String> {
-        self.partial.push_str(piece);
-        if self.partial.len() > PARTIAL_BYTES_MAX {
-            self.partial.push('\n');
-        }
-        let mut lines = VecDeque::new();
-        while let Some(end) = self.partial.find('\n') {
-            let line: String = self.partial.drain(..=end).collect();
-            let line = line.trim();
-            if line.is_empty() {
-                continue;
-            }
+    fn take(&mut self, piece: &str) -> Vec<String> {
+        let lines = self.lines.take(piece);
+        for line in &lines {
             if let Some((step, total)) = parse_step(line) {
                 // The step begins: those before it are done.
                 (self.done, self.total) = (step.saturating_sub(1), total);
-                self.step = line.to_owned();
+                self.step.clone_from(line);
             }
             self.tail.push(line);
-            lines.push_back(line.to_owned());
         }
         lines
     }
@@ -135,12 +119,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_become_lines_and_steps_become_progress() {
+    fn steps_become_progress() {
         let mut output = Output::new();
         assert_eq!(output.take("Step 2/8 : RUN a").len(), 0);
         assert_eq!(output.take("pt\n ---> Running in 1\n\nStep 3").len(), 2);
         assert_eq!((output.done, output.total, output.step.as_str()), (1, 8, "Step 2/8 : RUN apt"));
-        assert_eq!(output.take(&"x".repeat(PARTIAL_BYTES_MAX + 1)).len(), 1);
         assert_eq!(parse_step("Step x/8 : RUN"), None);
         assert_eq!(parse_step("Stepping 1/2 : RUN"), None);
     }

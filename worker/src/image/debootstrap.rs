@@ -12,21 +12,21 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use kit::task::CancellationToken;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
-    process::{Child, Command},
-    sync::mpsc,
-};
+use tokio::process::{Child, Command};
 use tokio_util::io::ReaderStream;
 
-use super::progress::{Progress, Tail};
+use super::{
+    namespace::{self, NoUnshare, installed},
+    process::{self, RunError},
+    progress::Progress,
+};
 
 /// Debian 12.
 pub(super) const SUITE: &str = "bookworm";
 /// Besides minbase: Debian's Python, what brings pip to a build, and what checks certificates.
 pub(super) const PACKAGES: &str = "python3,python3-venv,ca-certificates";
 /// What an image has no use for, below the new root.
-const LEFT_OUT: [&str; 7] = [
+pub(super) const LEFT_OUT: [&str; 7] = [
     "./dev/*",
     "./proc/*",
     "./sys/*",
@@ -37,7 +37,6 @@ const LEFT_OUT: [&str; 7] = [
 ];
 /// Packages that minbase and ours make; only for how far the step is.
 const STEPS_ABOUT: u64 = 330;
-const LINES_QUEUED: usize = 64;
 const TAR_PIECE: usize = 256 << 10;
 
 /// Why there is no Debian. A text each, because the one reader is a person who is told what to do.
@@ -45,15 +44,22 @@ const TAR_PIECE: usize = 256 << 10;
 pub(super) enum DebootstrapError {
     #[error("making Debian here needs root: run `autoresearch-worker image build` once as root")]
     NotRoot,
-    #[error("debootstrap is not here and apt could not fetch it ({0}): `apt-get install debootstrap`")]
+    #[error(
+        "debootstrap is not here and apt could not fetch it ({0}): install debootstrap and debian-archive-keyring"
+    )]
     Missing(String),
-    #[error("`{program}` could not be started")]
-    Start { program: String, source: std::io::Error },
     #[error("`{program}` ended with {status}:\n{output}")]
     Failed { program: String, status: std::process::ExitStatus, output: String },
-    #[error("it was stopped")]
-    Stopped,
+    #[error(transparent)]
+    Tool(#[from] NoUnshare),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("cannot make a folder below {}", path.display())]
+    Folder { path: PathBuf, source: std::io::Error },
 }
+
+/// Begins the name of every folder of ours below the cache, so that one left by a kill is known again.
+const FOLDER_PREFIX: &str = "debian-";
 
 /// A finished root and the folder that holds it; the folder goes when this is dropped.
 #[derive(Debug)]
@@ -61,10 +67,7 @@ pub(super) struct Root {
     folder: tempfile::TempDir,
 }
 
-/// Begins the name of every folder of ours below the cache, so that one left by a kill is known again.
-const FOLDER_PREFIX: &str = "debian-";
-
-/// Makes Debian below `cache`, on which the caller holds the lock.
+/// Makes Debian below `cache`, on which the caller holds the lock, to be streamed.
 pub(super) async fn make(
     cache: &Path,
     progress: &Progress,
@@ -74,15 +77,40 @@ pub(super) async fn make(
         return Err(DebootstrapError::NotRoot);
     }
     sweep(cache);
-    let start = |source| DebootstrapError::Start { program: "tempfile".to_owned(), source };
-    let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(cache).map_err(start)?;
-    let tool = Tool::find(folder.path()).await?;
-    let root = folder.path().join("root");
-    let mirror = mirror().await;
-    let mut command = tool.command();
-    command.args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]).arg(&root).args(mirror);
-    run(command, "debootstrap", progress, stop).await?;
+    let failed = |source| DebootstrapError::Folder { path: cache.to_owned(), source };
+    let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(cache).map_err(failed)?;
+    make_in(folder.path(), progress, stop).await?;
     Ok(Root { folder })
+}
+
+/// Makes Debian as `root` below a folder of the caller's, which also gets what is needed for it.
+pub(super) async fn make_in(
+    folder: &Path,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<PathBuf, DebootstrapError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(DebootstrapError::NotRoot);
+    }
+    let tool = Tool::find(folder).await?;
+    let root = folder.join("root");
+    let mirror = mirror().await;
+    let mut command = tool.command()?;
+    command.args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]).arg(&root).args(mirror);
+    let mut done = 0;
+    let line = |line: &str| {
+        done += 1;
+        progress.step("base", done.min(STEPS_ABOUT), STEPS_ABOUT, line);
+    };
+    let ended = process::run(command, "debootstrap", line, stop).await?;
+    if ended.status.success() {
+        return Ok(root);
+    }
+    Err(DebootstrapError::Failed {
+        program: "debootstrap".to_owned(),
+        status: ended.status,
+        output: ended.output,
+    })
 }
 
 /// Removes what a killed build left: the lock says that nobody else is building.
@@ -105,7 +133,7 @@ impl Root {
         (impl futures_util::Stream<Item = std::io::Result<prost::bytes::Bytes>> + use<>, Child),
         DebootstrapError,
     > {
-        let failed = |source| DebootstrapError::Start { program: "tar".to_owned(), source };
+        let failed = |source| DebootstrapError::Run(RunError::Start { program: "tar".to_owned(), source });
         let mut command = Command::new("tar");
         command.args(["--create", "--numeric-owner", "--one-file-system", "--directory"]);
         command.arg(self.folder.path().join("root"));
@@ -151,15 +179,9 @@ impl Tool {
         })
     }
 
-    fn command(&self) -> Command {
-        let mut command = match installed("unshare") {
-            Some(unshare) => {
-                let mut command = Command::new(unshare);
-                command.args(["--mount", "--pid", "--fork", "--kill-child", "--"]).arg(&self.script);
-                command
-            }
-            None => Command::new(&self.script),
-        };
+    fn command(&self) -> Result<Command, DebootstrapError> {
+        let mut command = namespace::on_host()?;
+        command.arg(&self.script);
         if let Some(library) = &self.library {
             command.env("DEBOOTSTRAP_DIR", library);
         }
@@ -167,15 +189,8 @@ impl Tool {
             command.arg(format!("--keyring={}", keyring.display()));
         }
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
-        // A plain shell of root may have no sbin, where half of Debian's tools lie.
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command
+        Ok(command)
     }
-}
-
-fn installed(program: &str) -> Option<PathBuf> {
-    let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
 }
 
 /// Fetches a Debian package with the host's apt, which checks its signature, and unpacks it without installing it.
@@ -230,49 +245,6 @@ fn parse_mirror(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Runs a program to its end with its lines as progress.
-async fn run(
-    mut command: Command,
-    program: &str,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<(), DebootstrapError> {
-    let failed = |source| DebootstrapError::Start { program: program.to_owned(), source };
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(failed)?;
-    let (sender, mut lines) = mpsc::channel(LINES_QUEUED);
-    if let Some(output) = child.stdout.take() {
-        kit::task::spawn("debootstrap output", forward(output, sender.clone()));
-    }
-    if let Some(output) = child.stderr.take() {
-        kit::task::spawn("debootstrap errors", forward(output, sender));
-    }
-    let mut tail = Tail::new();
-    let mut done = 0;
-    let reading = async {
-        while let Some(line) = lines.recv().await {
-            done += 1;
-            progress.step("base", done.min(STEPS_ABOUT), STEPS_ABOUT, &line);
-            tail.push(&line);
-        }
-        child.wait().await
-    };
-    let status = stop.run_until_cancelled(reading).await.ok_or(DebootstrapError::Stopped)?.map_err(failed)?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(DebootstrapError::Failed { program: program.to_owned(), status, output: tail.text() })
-}
-
-async fn forward(output: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
-    let mut reader = BufReader::new(output).lines();
-    while let Ok(Some(line)) = reader.next_line().await {
-        if lines.send(line).await.is_err() {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,28 +255,5 @@ mod tests {
                     Debian bookworm mirror+file:/etc/apt/mirrors\nDebian bookworm http://mirror.example/debian/\n";
         assert_eq!(parse_mirror(text).as_deref(), Some("http://mirror.example/debian/"));
         assert_eq!(parse_mirror("Ubuntu noble http://x.example/\n"), None);
-    }
-
-    #[tokio::test]
-    async fn a_program_that_fails_is_told_with_its_last_lines() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo one; echo E: no such suite >&2; exit 3"]);
-        let progress = Progress::new();
-        let error =
-            run(command, "debootstrap", &progress, &CancellationToken::new()).await.unwrap_err().to_string();
-        assert!(
-            error.contains("one") && error.contains("E: no such suite") && error.contains('3'),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_stop_ends_it() {
-        let mut command = Command::new("sleep");
-        command.arg("60");
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let ended = run(command, "sleep", &Progress::new(), &stop).await;
-        assert!(matches!(ended, Err(DebootstrapError::Stopped)));
     }
 }

@@ -36,7 +36,7 @@ pub enum ImageError {
     },
     /// The disk cannot take it.
     #[error(
-        "the image `{name}` needs {need} in {}, and {free} are free: make room, or move the engine's folder",
+        "the image `{name}` needs {need} in {}, and {free} are free: make room, or move that folder",
         path.display()
     )]
     DiskSpace {
@@ -70,6 +70,14 @@ pub enum ImageError {
         registry: String,
         /// Why the other road did not do, and what to do.
         debootstrap: String,
+    },
+    /// No root file system can be made on this machine.
+    #[error("no root file system for the image `{name}`: {reason}")]
+    NoRoot {
+        /// The image.
+        name: String,
+        /// What is missing, and what to do.
+        reason: String,
     },
     /// A file or folder of the build.
     #[error("cannot {verb} {}", path.display())]
@@ -115,6 +123,7 @@ impl ImageError {
             | Self::DiskSpace { .. }
             | Self::Build { .. }
             | Self::NoBase { .. }
+            | Self::NoRoot { .. }
             | Self::Io { .. } => false,
         }
     }

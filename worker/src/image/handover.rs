@@ -27,6 +27,11 @@ pub struct Handover {
 }
 
 impl Handover {
+    /// The variable in which `install.py` finds the address. To Docker it is a predefined build argument that nothing
+    /// in a build uses: kept out of the history and of the layer cache's key, so that a fresh address each time does
+    /// not mean fresh layers.
+    pub(super) const VARIABLE: &str = "FTP_PROXY";
+
     /// Starts serving the settings.
     ///
     /// # Errors

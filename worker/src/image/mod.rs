@@ -17,24 +17,27 @@ mod build;
 mod debootstrap;
 mod error;
 mod handover;
+mod jobs;
+mod namespace;
+pub mod native;
 mod prepare;
+mod process;
 mod progress;
 mod recipe;
 mod settings;
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
+use async_trait::async_trait;
 use bollard::{Docker, errors::Error as EngineError, models::ImageInspect};
 use kit::{digest::Digest, task::CancellationToken};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use progress::{Progress, Stage};
+use jobs::Jobs;
+use progress::Stage;
 
 pub use error::ImageError;
+pub use native::NativeImages;
 pub use progress::ImageStep;
 pub use recipe::{Package, RECIPES, Recipe};
 
@@ -52,7 +55,7 @@ pub struct Image {
 }
 
 /// An image that this worker has or could have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ImageInfo {
     /// On the allow-list.
     pub name: String,
@@ -60,10 +63,70 @@ pub struct ImageInfo {
     pub recipe_digest: Digest,
     /// The built one, if it is there and may be used.
     pub image: Option<Image>,
+    /// Why there is none, where that is not because it was never built.
+    pub problem: Option<ImageError>,
     /// What is installed in it, from its lock file.
     pub packages: Vec<Package>,
     /// One line.
     pub description: String,
+}
+
+impl ImageInfo {
+    /// What is known without an engine.
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self::of_recipe(recipe, recipe.digest())
+    }
+
+    fn of_recipe(recipe: &Recipe, recipe_digest: Digest) -> Self {
+        Self {
+            name: recipe.name.to_owned(),
+            recipe_digest,
+            image: None,
+            problem: None,
+            packages: recipe.packages(),
+            description: recipe.description.to_owned(),
+        }
+    }
+
+    fn with(self, found: Result<Option<Image>, ImageError>) -> Self {
+        match found {
+            Ok(image) => Self { image, ..self },
+            Err(error) => Self { problem: Some(error), ..self },
+        }
+    }
+}
+
+/// The images of one backend, whatever makes them.
+#[async_trait]
+pub trait ImageStore: Send + Sync + std::fmt::Debug {
+    /// Every image on the allow-list, built or not.
+    async fn list(&self) -> Vec<ImageInfo>;
+
+    /// What there is of this name.
+    ///
+    /// # Errors
+    /// Where the name is not on the allow-list. That the image cannot be used is in the answer.
+    async fn find(&self, name: &str) -> Result<ImageInfo, ImageError>;
+
+    /// Finds or builds it, as [`Images::prepare`] does.
+    ///
+    /// # Errors
+    /// Whatever the build ends in.
+    async fn prepare(&self, name: &str, progress: mpsc::Sender<ImageStep>) -> Result<Image, ImageError>;
+}
+
+#[async_trait]
+impl ImageStore for Images {
+    async fn list(&self) -> Vec<ImageInfo> {
+        Self::list(self).await
+    }
+    async fn find(&self, name: &str) -> Result<ImageInfo, ImageError> {
+        let recipe = recipe(name)?;
+        Ok(ImageInfo::of(recipe).with(Self::find(self, name).await))
+    }
+    async fn prepare(&self, name: &str, progress: mpsc::Sender<ImageStep>) -> Result<Image, ImageError> {
+        Self::prepare(self, name, progress).await
+    }
 }
 
 /// The images of this worker. A clone is the same.
@@ -78,7 +141,7 @@ struct Shared {
     /// Locks, and the folder in which Debian is made.
     cache: PathBuf,
     stop: CancellationToken,
-    jobs: Mutex<HashMap<&'static str, Progress>>,
+    jobs: Jobs,
 }
 
 impl Images {
@@ -87,29 +150,17 @@ impl Images {
     #[must_use]
     pub fn new(docker: Docker, cache: PathBuf, stop: CancellationToken) -> Self {
         let cache = cache.join("images");
-        Self { shared: Arc::new(Shared { docker, cache, stop, jobs: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { docker, cache, stop, jobs: Jobs::default() }) }
     }
 
-    /// Every image on the allow-list, built or not.
-    ///
-    /// # Errors
-    /// Where the engine does not answer. An image that is refused counts as not built; [`Images::find`] says why.
-    pub async fn list(&self) -> Result<Vec<ImageInfo>, ImageError> {
+    /// Every image on the allow-list, built or not. One that cannot be used says why.
+    pub async fn list(&self) -> Vec<ImageInfo> {
         let mut found = Vec::with_capacity(RECIPES.len());
         for recipe in &RECIPES {
-            let image = match self.find(recipe.name).await {
-                Err(ImageError::Refused { .. }) => None,
-                other => other?,
-            };
-            found.push(ImageInfo {
-                name: recipe.name.to_owned(),
-                recipe_digest: recipe.digest(),
-                image,
-                packages: recipe.packages(),
-                description: recipe.description.to_owned(),
-            });
+            let info = ImageInfo::of(recipe);
+            found.push(info.with(self.find(recipe.name).await));
         }
-        Ok(found)
+        found
     }
 
     /// The image of this name, if it is built.
@@ -131,62 +182,16 @@ impl Images {
         if let Some(image) = find(&self.shared.docker, recipe).await? {
             return Ok(image);
         }
-        let mut stages = self.join(recipe);
-        loop {
-            // Copied out at once: a borrow of a watch channel holds up the builder.
-            let stage = stages.borrow_and_update().clone();
-            match stage {
-                Stage::Ended(result) => return result,
-                Stage::Step(step) => {
-                    if progress.try_send(step).is_err() {
-                        tracing::trace!(image = name, "a step was not taken");
-                    }
-                }
-            }
-            if stages.changed().await.is_err() {
-                // The builder is gone without a word: it panicked, which is in the log.
-                return Err(ImageError::Stopped { name: name.to_owned() });
-            }
-        }
+        jobs::follow(name, self.join(recipe), progress).await
     }
 
-    /// The job that builds the image: the running one, or a new one.
-    fn join(&self, recipe: &'static Recipe) -> tokio::sync::watch::Receiver<Stage> {
-        let mut jobs = self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(job) = jobs.get(recipe.name) {
-            return job.subscribe();
-        }
-        let job = Progress::new();
-        let stages = job.subscribe();
-        jobs.insert(recipe.name, job.clone());
+    fn join(&self, recipe: &'static Recipe) -> watch::Receiver<Stage> {
         let shared = Arc::clone(&self.shared);
-        kit::task::spawn("image build", async move {
-            let leave = Leave { shared: Arc::clone(&shared), name: recipe.name };
-            let result = prepare::prepare(&shared, recipe, &job).await;
-            if let Err(error) = &result {
-                tracing::warn!(image = recipe.name, %error, "an image could not be prepared");
-            }
-            // Out of the table first: who comes now finds the image, or tries again.
-            drop(leave);
-            job.end(result);
-        });
-        stages
+        self.shared.jobs.join(recipe.name, |job| async move { prepare::prepare(&shared, recipe, &job).await })
     }
 }
 
-/// Takes a job out of the table however its task ends, so that a panic does not block the name for ever.
-struct Leave {
-    shared: Arc<Shared>,
-    name: &'static str,
-}
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(self.name);
-    }
-}
-
-fn recipe(name: &str) -> Result<&'static Recipe, ImageError> {
+pub(crate) fn recipe(name: &str) -> Result<&'static Recipe, ImageError> {
     Recipe::named(name).ok_or_else(|| ImageError::Unknown {
         name: kit::text::one_line(name, 80),
         known: RECIPES.map(|recipe| recipe.name).join(", "),

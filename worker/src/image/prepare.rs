@@ -9,6 +9,7 @@ use std::{
 use kit::{
     folder::{self, FolderError, Lock},
     size::Bytes,
+    task::CancellationToken,
 };
 use nix::sys::statvfs::statvfs;
 
@@ -17,7 +18,7 @@ use super::{Image, Shared, base, build, error::ImageError, find, progress::Progr
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(500);
 /// A Debian root, beside the engine's own copy of it.
-const BASE_DISK_NEEDED: Bytes = Bytes(1 << 30);
+pub(super) const BASE_DISK_NEEDED: Bytes = Bytes(1 << 30);
 
 pub(super) async fn prepare(
     shared: &Shared,
@@ -25,7 +26,7 @@ pub(super) async fn prepare(
     progress: &Progress,
 ) -> Result<Image, ImageError> {
     folder::create_private(&shared.cache)?;
-    let _held = lock(shared, recipe.name, recipe.name, progress).await?;
+    let _held = lock(&shared.cache, recipe.name, recipe.name, progress, &shared.stop).await?;
     // Another process may have built it while we waited.
     if let Some(image) = find(&shared.docker, recipe).await? {
         return Ok(image);
@@ -35,7 +36,7 @@ pub(super) async fn prepare(
     }
     let base = {
         // The base is shared by all images.
-        let _held = lock(shared, recipe.name, "base", progress).await?;
+        let _held = lock(&shared.cache, recipe.name, "base", progress, &shared.stop).await?;
         check_space(recipe.name, &shared.cache, BASE_DISK_NEEDED)?;
         base::find_or_make(&shared.docker, &shared.cache, progress, &shared.stop).await?
     };
@@ -49,8 +50,15 @@ pub(super) async fn prepare(
     })
 }
 
-async fn lock(shared: &Shared, image: &str, name: &str, progress: &Progress) -> Result<Lock, ImageError> {
-    let path = shared.cache.join(format!("{name}.lock"));
+/// The lock `NAME.lock` in a folder that all workers of this user share.
+pub(super) async fn lock(
+    folder: &Path,
+    image: &str,
+    name: &str,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Lock, ImageError> {
+    let path = folder.join(format!("{name}.lock"));
     loop {
         match Lock::take(&path) {
             Ok(held) => return Ok(held),
@@ -59,7 +67,7 @@ async fn lock(shared: &Shared, image: &str, name: &str, progress: &Progress) -> 
             }
             Err(other) => return Err(other.into()),
         }
-        if shared.stop.run_until_cancelled(tokio::time::sleep(LOCK_POLL)).await.is_none() {
+        if stop.run_until_cancelled(tokio::time::sleep(LOCK_POLL)).await.is_none() {
             return Err(ImageError::Stopped { name: image.to_owned() });
         }
     }
@@ -71,7 +79,7 @@ async fn engine_folder(shared: &Shared) -> Result<Option<PathBuf>, ImageError> {
     Ok(info.docker_root_dir.map(PathBuf::from).filter(|path| path.is_dir()))
 }
 
-fn check_space(name: &str, path: &Path, need: Bytes) -> Result<(), ImageError> {
+pub(super) fn check_space(name: &str, path: &Path, need: Bytes) -> Result<(), ImageError> {
     let found = statvfs(path).map_err(|e| ImageError::io("measure", path, e.into()))?;
     let free = Bytes(found.blocks_available().saturating_mul(found.fragment_size()));
     if free < need {

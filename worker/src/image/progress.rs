@@ -77,3 +77,56 @@ impl Tail {
         self.lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
+
+/// A "line" with no end, such as a progress bar, is cut here.
+const PARTIAL_BYTES_MAX: usize = 16 << 10;
+
+/// Makes lines of the pieces in which output comes.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    partial: String,
+}
+
+impl Lines {
+    /// The lines that this piece ends, without the empty ones.
+    pub(super) fn take(&mut self, piece: &str) -> Vec<String> {
+        self.partial.push_str(piece);
+        let whole = self.partial.rfind('\n').map_or(0, |end| end + 1);
+        if self.partial.len() - whole > PARTIAL_BYTES_MAX {
+            self.partial.push('\n');
+        }
+        let mut lines = Vec::new();
+        while let Some(end) = self.partial.find('\n') {
+            let line: String = self.partial.drain(..=end).collect();
+            let line = line.trim();
+            if !line.is_empty() {
+                lines.push(line.to_owned());
+            }
+        }
+        lines
+    }
+
+    /// What came after the last line end.
+    pub(super) fn rest(&mut self) -> Option<String> {
+        let rest = std::mem::take(&mut self.partial);
+        let rest = rest.trim();
+        (!rest.is_empty()).then(|| rest.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_become_lines_and_an_endless_one_is_cut() {
+        let mut lines = Lines::default();
+        assert!(lines.take("RUN a").is_empty());
+        assert_eq!(lines.take("pt\n ---> Running in 1\n\nStep 3"), ["RUN apt", "---> Running in 1"]);
+        assert_eq!(lines.take(&"x".repeat(PARTIAL_BYTES_MAX + 1)).len(), 1);
+        assert_eq!(lines.rest(), None);
+        // Many short lines in one piece are no endless one.
+        assert_eq!(lines.take(&format!("{}ab", "line\n".repeat(PARTIAL_BYTES_MAX))).len(), PARTIAL_BYTES_MAX);
+        assert_eq!(lines.rest().as_deref(), Some("ab"));
+    }
+}

@@ -62,6 +62,41 @@ const SHARED_FILES: [(&str, &str); 6] = [
     ("runner/lib/autoresearch/_streams.py", sandbox_image!("runner/lib/autoresearch/_streams.py")),
 ];
 
+/// What is done on the base, the same for every recipe and on both roads: the Dockerfiles say it to an engine, and
+/// [`super::native`] does it itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The recipe's files below `from` become files below `to`.
+    Copy { from: &'static str, to: &'static str },
+    /// A program, looked for in the usual places.
+    Run(&'static [&'static str]),
+}
+
+pub(super) const STEPS: [Step; 4] = [
+    Step::Copy { from: "build/", to: "/opt/autoresearch/build/" },
+    Step::Run(&["python3", "/opt/autoresearch/build/install.py"]),
+    Step::Copy { from: "runner/", to: "/opt/autoresearch/" },
+    Step::Run(&[
+        "python3",
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode",
+        "unchecked-hash",
+        "/opt/autoresearch",
+    ]),
+];
+
+impl std::fmt::Display for Step {
+    /// As a Dockerfile has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Copy { from, to } => write!(f, "COPY {from} {to}"),
+            Self::Run(words) => write!(f, "RUN {}", words.join(" ")),
+        }
+    }
+}
+
 impl Recipe {
     /// By name.
     #[must_use]
@@ -72,6 +107,11 @@ impl Recipe {
     fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let own = [("Dockerfile", self.dockerfile), ("build/requirements.lock", self.lock)];
         own.into_iter().chain(SHARED_FILES)
+    }
+
+    /// The files below a folder of the context, named from there.
+    pub(super) fn files_below(&self, folder: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.files().filter_map(move |(name, text)| Some((name.strip_prefix(folder)?, text)))
     }
 
     /// Of every file, with its name and length, so that no two recipes run together into one.
@@ -174,6 +214,25 @@ mod tests {
         }
         assert!(names.contains(&"Dockerfile".to_owned()) && names.contains(&"runner/runner.py".to_owned()));
         assert_eq!(context, RECIPES[0].context().unwrap());
+    }
+
+    #[test]
+    fn the_dockerfiles_do_these_steps_on_the_base_and_no_others() {
+        let expected = STEPS.map(|step| step.to_string());
+        for recipe in &RECIPES {
+            let steps = recipe
+                .dockerfile
+                .lines()
+                .filter(|l| ["RUN ", "COPY ", "ADD "].iter().any(|w| l.starts_with(w)));
+            // The first one brings Python to a registry's Debian.
+            let steps: Vec<&str> = steps.skip(1).collect();
+            assert_eq!(steps, expected, "{}", recipe.name);
+            for word in ["ENTRYPOINT", "CMD ", "ENV ", "USER ", "VOLUME ", "WORKDIR "] {
+                assert!(!recipe.dockerfile.contains(&format!("\n{word}")), "{word}");
+            }
+        }
+        let below: Vec<&str> = RECIPES[0].files_below("build/").map(|(name, _)| name).collect();
+        assert_eq!(below, ["requirements.lock", "install.py"]);
     }
 
     #[test]

@@ -113,6 +113,19 @@ impl HostSettings {
         }
     }
 
+    /// Writes the files below a folder that a tool sees at `seen`, and answers the variables that name them.
+    pub(super) fn write_below(&self, folder: &Path, seen: &str) -> std::io::Result<BTreeMap<String, String>> {
+        for (name, text) in &self.files {
+            let path = folder.join(name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(path, text)?;
+        }
+        let named = |(name, value): (&String, &String)| (name.clone(), value.replace("{folder}", seen));
+        Ok(self.variables.iter().map(named).collect())
+    }
+
     /// Build arguments that Docker predefines, in both spellings where both are set.
     #[must_use]
     pub fn proxies(&self) -> &HashMap<String, String> {

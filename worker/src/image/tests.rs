@@ -1,7 +1,7 @@
 //! Over the real engine: builds `lite` for real where it is not built yet. Tests are left out, with a line that says
 //! so, only where no engine answers.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bollard::models::ImageConfig;
 
@@ -39,7 +39,7 @@ fn an_image_that_weakens_a_sandbox_is_refused_and_a_strangers_is_not_ours() {
     assert!(check(lite, nameless).is_err());
 }
 
-async fn engine() -> Option<Docker> {
+pub(super) async fn engine() -> Option<Docker> {
     let docker = Docker::connect_with_socket_defaults().ok()?;
     match docker.negotiate_version().await {
         Ok(docker) => Some(docker),
@@ -65,7 +65,7 @@ async fn two_callers_share_one_build_and_get_the_same_image() {
         seen.push(step);
     }
     println!("{} steps, {first:?}", seen.len());
-    let listed = images.list().await.unwrap();
+    let listed = images.list().await;
     let lite = listed.iter().find(|info| info.name == "lite").unwrap();
     assert_eq!(lite.image.as_ref(), Some(&first));
     assert!(lite.packages.iter().any(|package| package.name == "numpy"));
@@ -98,11 +98,11 @@ async fn a_lock_of_another_process_is_waited_for_and_a_stop_ends_the_wait() {
     let waiting =
         stages.wait_for(|stage| matches!(stage, Stage::Step(step) if step.line.contains("process")));
     tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-    assert_eq!(images.shared.jobs.lock().unwrap().len(), 1);
+    assert_eq!(images.shared.jobs.len(), 1);
     stop.cancel();
     let ended = stages.wait_for(|stage| matches!(stage, Stage::Ended(Err(ImageError::Stopped { .. }))));
     tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap();
-    assert!(images.shared.jobs.lock().unwrap().is_empty());
+    assert_eq!(images.shared.jobs.len(), 0);
     drop(held);
 }
 

@@ -24,8 +24,11 @@ use super::{
     spec::CheckedSpec,
     state::{Action, Reason, Refusal, RunEvent, State, next},
 };
-use crate::sandbox::{
-    Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
+use crate::{
+    datasets::LentImage,
+    sandbox::{
+        Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
+    },
 };
 
 /// Between two looks at limits, where nothing wakes the driver earlier.
@@ -50,6 +53,8 @@ pub struct DriverParts {
     pub run_json: Vec<u8>,
     /// Read-only trees: the run's data sets, then its packages.
     pub layers: Vec<Layer>,
+    /// While the run may still mount them, its data sets are not removed.
+    pub held_data_sets: Vec<LentImage>,
     /// The inputs' paths in the run and their blobs.
     pub files: Vec<(String, PathBuf)>,
     /// Held until the run has finished.
@@ -81,6 +86,7 @@ impl DriverParts {
     pub(super) fn release(&mut self) {
         self.lease.guard = Box::new(super::seams::Released);
         self.reservation = None;
+        self.held_data_sets.clear();
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Script {
     pub prepare_fails: bool,
     pub verify_fails: bool,
     pub remove_fails: bool,
+    pub kill_fails: bool,
+    pub end_fails: bool,
     pub cpu: Duration,
 }
 
@@ -69,6 +71,8 @@ impl Script {
             prepare_fails: false,
             verify_fails: false,
             remove_fails: false,
+            kill_fails: false,
+            end_fails: false,
             cpu: Duration::ZERO,
         }
     }
@@ -213,6 +217,13 @@ impl Sandbox for FakeSandbox {
                 }
             }
             Order::Kill => {
+                if self.script.kill_fails {
+                    return Err(SandboxError::NoAnswer {
+                        id: self.id,
+                        order,
+                        waited: Duration::from_secs(1),
+                    });
+                }
                 if self.reports.borrow().gone.is_some() {
                     return Err(gone());
                 }
@@ -244,6 +255,9 @@ impl Sandbox for FakeSandbox {
     }
     async fn end(&self) -> Result<(), SandboxError> {
         self.note("end");
+        if self.script.end_fails {
+            return Err(SandboxError::Call { verb: "remove", id: self.id, detail: "on purpose".into() });
+        }
         Ok(())
     }
     async fn remove(&self) -> Result<(), SandboxError> {
@@ -288,7 +302,7 @@ impl ImageSource for FakeImages {
 #[derive(Debug)]
 pub struct FakeSlots {
     pub holders: Arc<Mutex<BTreeMap<u32, Option<RunId>>>>,
-    pub set_aside: Mutex<Vec<u32>>,
+    pub set_aside: Mutex<BTreeMap<u32, String>>,
 }
 
 #[derive(Debug)]
@@ -309,13 +323,17 @@ impl SlotSource for FakeSlots {
             cpu_millis: 1000,
             memory_bytes: 1 << 30,
             holder: *holder,
-            ..SlotView::default()
+            gpu_uuids: vec![format!("GPU-{index}")],
+            quarantined: lock(&self.set_aside).get(index).cloned().unwrap_or_default(),
         };
         lock(&self.holders).iter().map(view).collect()
     }
     fn take(&self, run_id: RunId, _gpus: u32) -> Option<SlotLease> {
         let mut holders = lock(&self.holders);
-        let (index, holder) = holders.iter_mut().find(|(_, holder)| holder.is_none())?;
+        let aside = lock(&self.set_aside);
+        let free =
+            |(index, holder): &(&u32, &mut Option<RunId>)| holder.is_none() && !aside.contains_key(index);
+        let (index, holder) = holders.iter_mut().find(free)?;
         *holder = Some(run_id);
         Some(SlotLease {
             grant: SlotGrant {
@@ -329,8 +347,8 @@ impl SlotSource for FakeSlots {
             guard: Box::new(FakeGuard(Arc::clone(&self.holders), *index)),
         })
     }
-    fn set_aside(&self, index: u32, _why: &str) {
-        lock(&self.set_aside).push(index);
+    fn set_aside(&self, index: u32, why: &str) {
+        lock(&self.set_aside).entry(index).or_insert_with(|| why.to_owned());
     }
 }
 
@@ -377,6 +395,7 @@ impl House {
             slots: slots.clone(),
             gpus: Arc::new(NoGpus),
             blobs: blobs.clone(),
+            data_sets: crate::datasets::Store::at(root.path()),
             rules: config.limit_rules(1 << 30, 1000),
             retention: Duration::from_secs(100),
             clock,

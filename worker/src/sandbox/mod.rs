@@ -24,13 +24,18 @@ mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
 mod init;
-mod layout;
+pub(crate) mod layout;
 mod leftovers;
 mod live;
-mod loops;
+#[doc(hidden)] // for tests/parsers alone
+pub mod loops;
 /// The kernel's own namespaces and cgroups, without an engine.
 pub mod native;
-mod report;
+#[doc(hidden)] // for tests/parsers alone
+pub mod report;
+/// What a sandbox promises.
+pub mod rules;
+mod seccomp;
 mod verify;
 mod volume;
 

@@ -149,9 +149,9 @@ fn shm_path(pid: i32) -> String {
 }
 
 fn shared_memory(class: &SandboxClass, pid: i32) -> Finding {
-    let stat = statvfs(shm_path(pid)).map_err(|e| ("shared memory", e.to_string()))?;
+    let stat = statvfs(shm_path(pid)).map_err(|e| ("shared-memory", e.to_string()))?;
     let wanted = class.limits.shm_bytes.div_ceil(PAGE) * PAGE;
-    same("shared memory", wanted, stat.f_blocks * stat.f_frsize)
+    same("shared-memory", wanted, stat.f_blocks * stat.f_frsize)
 }
 
 /// Whether /dev/shm is full now; false where it cannot be seen. `/dev` is root's there, so the path is what it says.

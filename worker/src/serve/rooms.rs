@@ -6,21 +6,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
 use kit::{clock::SystemClock, task::CancellationToken};
-use proto::v1::{GpuUsage, ImageStep, Machine};
-use tokio::sync::mpsc;
+use proto::v1::{GpuUsage, Machine};
 
+use super::images::{NoImages, RealImages};
 use crate::{
     config::WorkerConfig,
     device,
-    image::{self, Images},
+    image::Images,
     run::{
         RunId,
-        seams::{
-            BackendParts, GpuMeter, ImageError, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource,
-            SlotView,
-        },
+        seams::{BackendParts, GpuMeter, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
     },
     sandbox::{
         Backend, SlotGrant,
@@ -115,125 +111,6 @@ fn gpu_wire(gpu: &device::Gpu) -> proto::v1::Gpu {
         memory_bytes: gpu.memory_bytes,
         driver_version: gpu.driver_version.clone(),
         quarantined: String::new(),
-    }
-}
-
-/// The recipes' list is known without an engine; whether they are built is not.
-fn recipe_wire(recipe: &image::Recipe) -> proto::v1::Image {
-    proto::v1::Image {
-        name: recipe.name.to_owned(),
-        recipe_digest: recipe.digest().to_string(),
-        packages: recipe.packages().into_iter().map(package_wire).collect(),
-        description: recipe.description.to_owned(),
-        ..proto::v1::Image::default()
-    }
-}
-
-fn package_wire(package: image::Package) -> proto::v1::Package {
-    proto::v1::Package { name: package.name, version: package.version }
-}
-
-#[derive(Debug)]
-struct RealImages(Images);
-
-fn image_error(name: &str, error: image::ImageError) -> ImageError {
-    let name = name.to_owned();
-    // The cause holds the engine's own words.
-    let detail = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ");
-    match error {
-        image::ImageError::Unknown { name, known } => ImageError::Unknown { name, known },
-        error if error.is_retryable() => ImageError::Engine { name, detail },
-        _ => ImageError::Build { name, detail },
-    }
-}
-
-impl RealImages {
-    fn wire(recipe: &image::Recipe, image: Option<image::Image>) -> proto::v1::Image {
-        let described = recipe_wire(recipe);
-        match image {
-            Some(image) => proto::v1::Image {
-                prepared: true,
-                image_id: image.id,
-                size_bytes: image.size_bytes,
-                ..described
-            },
-            None => described,
-        }
-    }
-
-    fn recipe(name: &str) -> Result<&'static image::Recipe, ImageError> {
-        image::Recipe::named(name).ok_or_else(|| ImageError::Unknown {
-            name: name.to_owned(),
-            known: image::RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>().join(", "),
-        })
-    }
-}
-
-#[async_trait]
-impl ImageSource for RealImages {
-    async fn list(&self) -> Vec<proto::v1::Image> {
-        let mut all = Vec::new();
-        for recipe in &image::RECIPES {
-            let image = match self.0.find(recipe.name).await {
-                Ok(image) => image,
-                Err(error) => {
-                    tracing::warn!(%error, image = recipe.name, "this image cannot be used");
-                    None
-                }
-            };
-            all.push(Self::wire(recipe, image));
-        }
-        all
-    }
-
-    async fn find(&self, name: &str) -> Result<proto::v1::Image, ImageError> {
-        let recipe = Self::recipe(name)?;
-        let image = self.0.find(name).await.map_err(|error| image_error(name, error))?;
-        Ok(Self::wire(recipe, image))
-    }
-
-    async fn prepare(
-        &self,
-        name: &str,
-        steps: mpsc::Sender<ImageStep>,
-    ) -> Result<proto::v1::Image, ImageError> {
-        let recipe = Self::recipe(name)?;
-        let (progress, mut seen) = mpsc::channel::<image::ImageStep>(16);
-        let pass_on = async {
-            while let Some(step) = seen.recv().await {
-                let step = ImageStep {
-                    name: step.name.to_owned(),
-                    done: step.done,
-                    total: step.total,
-                    line: step.line,
-                };
-                // A caller that is gone stops nothing.
-                steps.send(step).await.ok();
-            }
-        };
-        let (image, ()) = tokio::join!(self.0.prepare(name, progress), pass_on);
-        Ok(Self::wire(recipe, Some(image.map_err(|error| image_error(name, error))?)))
-    }
-}
-
-/// Where no engine answers: the names are known, and that is all.
-#[derive(Debug)]
-struct NoImages(String);
-
-#[async_trait]
-impl ImageSource for NoImages {
-    async fn list(&self) -> Vec<proto::v1::Image> {
-        image::RECIPES.iter().map(recipe_wire).collect()
-    }
-    async fn find(&self, name: &str) -> Result<proto::v1::Image, ImageError> {
-        RealImages::recipe(name)?;
-        Err(ImageError::Engine { name: name.to_owned(), detail: self.0.clone() })
-    }
-    async fn prepare(&self, name: &str, _: mpsc::Sender<ImageStep>) -> Result<proto::v1::Image, ImageError> {
-        self.find(name).await
     }
 }
 

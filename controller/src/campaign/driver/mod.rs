@@ -8,9 +8,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use kit::{clock::Clock, task::CancellationToken};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::{
-    journal::{CampaignId, CommandRow, Journal},
+    journal::{CampaignId, Journal},
     stats::Ledger,
 };
 
@@ -35,9 +36,11 @@ mod coding;
 mod planning;
 /// Smoke runs, runs up to a look, raised limits.
 mod running;
+/// What other processes want, and the time that counts.
+mod steer;
 
-/// How often a step looks for commands of other processes.
-const POLL: Duration = Duration::from_secs(1);
+/// How often a step looks for commands of other processes: a cancel takes effect within 2 s.
+const POLL: Duration = Duration::from_millis(500);
 
 /// What a campaign works with.
 pub struct Deps {
@@ -68,6 +71,8 @@ pub(super) struct Driver {
     pub longest_seconds: u32,
     pub started_at: String,
     cancel: CancellationToken,
+    /// Whether the user has paused it; no run is placed then.
+    paused: watch::Sender<bool>,
     budget: Budget,
     /// When `active` was last brought up to date.
     counted_to: Duration,
@@ -117,6 +122,7 @@ impl Driver {
             longest_seconds: 0,
             started_at: deps.clock.wall().to_string(),
             cancel,
+            paused: watch::Sender::new(false),
             budget: Budget::of(&settings),
             counted_to: deps.clock.monotonic(),
             active: Duration::ZERO,
@@ -205,8 +211,7 @@ impl Driver {
         if self.cancel.is_cancelled() {
             return Ok(Some(StoppedBy::Interrupted));
         }
-        let commands = self.deps.journal.take_commands(self.id).await?;
-        if let Some(by) = self.obey(commands).await? {
+        if let Some(by) = self.while_paused().await? {
             return Ok(Some(by));
         }
         let used = self.used().await?;
@@ -216,42 +221,7 @@ impl Driver {
 
     pub(super) async fn used(&self) -> Result<Used, CampaignError> {
         let spent = self.deps.journal.spent(self.id).await?;
-        let uncounted = self.deps.clock.monotonic().saturating_sub(self.counted_to);
-        Ok(Used { awake: self.active + uncounted, devices: spent.device(), dollars: spent.cost().dollars() })
-    }
-
-    async fn count_time(&mut self) -> Result<(), CampaignError> {
-        let now = self.deps.clock.monotonic();
-        let passed = now.saturating_sub(self.counted_to);
-        self.counted_to = now;
-        self.active += passed;
-        Ok(self.deps.journal.add_active_time(self.id, passed).await?)
-    }
-
-    /// What other processes want. A hint or another budget touches the next plan only.
-    async fn obey(&mut self, commands: Vec<CommandRow>) -> Result<Option<StoppedBy>, CampaignError> {
-        let mut stop = None;
-        for command in commands {
-            match command.kind.as_str() {
-                "cancel" => stop = Some(StoppedBy::Cancelled),
-                "hint" => {
-                    let text = command.body.as_str().or_else(|| command.body["text"].as_str());
-                    self.record.hints.extend(text.map(|t| kit::text::one_line(t, 2000)));
-                }
-                "budget" => {
-                    let limits = self.deps.journal.limits(self.id).await?;
-                    self.budget.awake = limits.wall.unwrap_or(self.budget.awake);
-                    self.budget.devices = limits.device;
-                    self.budget.dollars = limits.cost.map(crate::journal::MicroUsd::dollars);
-                    self.budget.failures = limits.max_failures.unwrap_or(self.budget.failures);
-                }
-                other => tracing::warn!(
-                    command = other,
-                    "a command that this version does not know was passed over"
-                ),
-            }
-        }
-        Ok(stop)
+        Ok(Used { awake: self.used_awake(), devices: spent.device(), dollars: spent.cost().dollars() })
     }
 
     /// Does `work` under the guard: whatever ends the campaign cancels `stop`, and the work's own end is awaited. What
@@ -271,20 +241,15 @@ impl Driver {
                     stop.cancel();
                     return Ok((work.await, Some(StoppedBy::Interrupted)));
                 }
-                () = tokio::time::sleep(left.min(POLL)) => {}
+                () = tokio::time::sleep(if self.is_paused() { POLL } else { left.min(POLL) }) => {}
             }
             let mut by = (self.used_awake() >= self.budget.awake).then_some(StoppedBy::WallClock);
-            let commands = self.deps.journal.take_commands(self.id).await?;
-            by = self.obey(commands).await?.or(by);
+            by = self.obey().await?.or(by);
             if let Some(by) = by {
                 stop.cancel();
                 return Ok((work.await, Some(by)));
             }
         }
-    }
-
-    fn used_awake(&self) -> Duration {
-        self.active + self.deps.clock.monotonic().saturating_sub(self.counted_to)
     }
 
     /// Asks the researcher, under the guard. `Err` in the inner result is the event that ends the campaign.
@@ -345,6 +310,7 @@ impl Driver {
             journal: self.deps.journal.clone(),
             lab: Arc::clone(&self.deps.fleet),
             watchers: self.deps.progress.clone(),
+            paused: self.paused.subscribe(),
         }
     }
 

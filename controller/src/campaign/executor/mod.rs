@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream};
 use kit::task::CancellationToken;
 use prost::Message as _;
 use proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     fleet::{FleetError, RunEnd},
@@ -99,6 +99,8 @@ pub struct Executor {
     pub lab: Arc<dyn Lab>,
     /// The eyes.
     pub watchers: Watchers,
+    /// While it is true no run is placed; those under way go on.
+    pub paused: watch::Receiver<bool>,
 }
 
 /// The end of one job.
@@ -179,6 +181,7 @@ impl Executor {
         let mut runs: Vec<RunRecord> = Vec::new();
         let mut predecessor = None;
         for _ in 0..=RESTARTS {
+            self.wait_while_paused(&shared.stop).await;
             if shared.stop.is_cancelled() {
                 break;
             }
@@ -210,6 +213,12 @@ impl Executor {
         shared.done.fetch_add(1, Ordering::SeqCst);
         self.tell_runs(shared);
         Ok(if runs.is_empty() { JobEnd::NotStarted } else { JobEnd::Ended(runs) })
+    }
+
+    async fn wait_while_paused(&self, stop: &CancellationToken) {
+        let mut paused = self.paused.clone();
+        // A driver that is gone pauses nothing.
+        stop.run_until_cancelled(paused.wait_for(|paused| !paused)).await.map(drop).unwrap_or_default();
     }
 
     fn tell_runs(&self, shared: &Shared) {

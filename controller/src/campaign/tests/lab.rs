@@ -150,6 +150,9 @@ impl Lab for FakeLab {
         if source.contains("loses_its_first") && started == 0 {
             return Ok(RunEnd::Lost { cause: v1::LostCause::WorkerCrash, detail: "killed".into() });
         }
+        if source.contains("takes_a_while") {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
         let (mut outcome, metrics) = self.outcome(&spec);
         if outcome.kind() == v1::OutcomeKind::Rejected {
             return Ok(RunEnd::Rejected { field: "image".into(), reason: "no such image".into() });

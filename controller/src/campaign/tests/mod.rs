@@ -22,6 +22,7 @@ use super::{
 
 mod lab;
 mod researcher;
+mod steering;
 
 use lab::FakeLab;
 use researcher::{GOOD, Scripted, program};

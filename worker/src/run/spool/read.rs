@@ -19,6 +19,9 @@ use crate::run::RunId;
 /// Read at once for a watcher.
 const READ_BYTES: usize = 256 << 10;
 
+/// Summed up at most, while a torn end is searched for good frames: a second's work.
+const SUMMED_BYTES_MAX: usize = 1 << 30;
+
 /// What a whole spool says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
@@ -56,8 +59,10 @@ impl Recovered {
         self.last_sequence = event.sequence;
         self.elapsed_ns = event.elapsed_ns;
         let (stream, end) = match event.kind {
-            Some(Kind::Frame(frame)) => (frame.stream(), frame.offset + frame.data.len() as u64),
-            Some(Kind::Gap(gap)) => (gap.stream(), gap.from_offset + gap.dropped_bytes),
+            Some(Kind::Frame(frame)) => {
+                (frame.stream(), frame.offset.saturating_add(frame.data.len() as u64))
+            }
+            Some(Kind::Gap(gap)) => (gap.stream(), gap.from_offset.saturating_add(gap.dropped_bytes)),
             Some(Kind::Finished(finished)) => {
                 self.finished = Some(finished);
                 return;
@@ -103,7 +108,7 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
             |offset: usize, detail| SpoolError::Damaged { path: path.clone(), offset: offset as u64, detail };
         let mut good = 0;
         match Header::decode(&bytes, run_id) {
-            Some(header) if ordinal == from || header.first_sequence == found.last_sequence + 1 => {
+            Some(header) if ordinal == from || follows(header.first_sequence, found.last_sequence) => {
                 if ordinal == from {
                     found.last_sequence = header.first_sequence.saturating_sub(1);
                 }
@@ -116,7 +121,7 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
         }
         while good > 0 && good < bytes.len() {
             match format::parse_frame(&bytes[good..]) {
-                Parsed::Frame(event, size) if event.sequence == found.last_sequence + 1 => {
+                Parsed::Frame(event, size) if follows(event.sequence, found.last_sequence) => {
                     found.take(*event);
                     good += size;
                 }
@@ -125,7 +130,7 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
                     return Err(damaged(good, "a frame is not what was written"));
                 }
                 Parsed::Short | Parsed::Bad => {
-                    if later_frame(&bytes[good..], found.last_sequence + 1) {
+                    if later_frame(&bytes[good..], found.last_sequence.saturating_add(1)) {
                         return Err(damaged(
                             good,
                             "a frame is not what was written, and good ones follow it",
@@ -148,12 +153,28 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
     Ok(found)
 }
 
+fn follows(sequence: u64, last: u64) -> bool {
+    last.checked_add(1) == Some(sequence)
+}
+
 /// Whether a good frame of a later sequence begins anywhere after the first byte: then the bad bytes before it
 /// are damage and no torn end. Data of a frame may look like frames, so the sequence has to fit as well.
+///
+/// The bytes may be the program's own output, made to look like the heads of ever so many large frames. So the
+/// sequence, which comes first, is looked at before anything is summed up, and a torn end whose sums come to more than
+/// [`SUMMED_BYTES_MAX`] is called damage: it costs that run and holds up no start.
 fn later_frame(bytes: &[u8], bad: u64) -> bool {
-    (1..bytes.len()).any(|at| match format::parse_frame(&bytes[at..]) {
-        Parsed::Frame(event, _) => event.sequence > bad && event.sequence - bad <= bytes.len() as u64,
-        Parsed::Short | Parsed::Bad => false,
+    let fits = |sequence: u64| sequence > bad && sequence - bad <= bytes.len() as u64;
+    let mut summed = 0;
+    (1..bytes.len()).any(|at| {
+        let rest = &bytes[at..];
+        let Some((payload, sequence)) = format::announced(rest) else { return false };
+        if !fits(sequence) || rest.len() < payload {
+            return false;
+        }
+        summed += payload;
+        summed > SUMMED_BYTES_MAX
+            || matches!(format::parse_frame(rest), Parsed::Frame(event, _) if fits(event.sequence))
     })
 }
 
@@ -238,7 +259,7 @@ impl SpoolReader {
         loop {
             match format::parse_frame(&self.buffer[self.start..]) {
                 Parsed::Frame(event, size) => {
-                    if event.sequence != self.last + 1 {
+                    if !follows(event.sequence, self.last) {
                         return Err(self.damaged("a sequence is missing or comes twice"));
                     }
                     self.start += size;
@@ -286,7 +307,7 @@ impl SpoolReader {
         self.ordinal += 1;
         self.file = file;
         self.offset = format::HEADER_BYTES as u64;
-        if header.first_sequence != self.last + 1 {
+        if !follows(header.first_sequence, self.last) {
             return Err(self.damaged("its first sequence does not follow the segment before"));
         }
         Ok(())

@@ -8,7 +8,7 @@ use kit::task::CancellationToken;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 
-use super::{Shared, container_name, create, engine, follow, remove_container, status_of, words};
+use super::{Shared, container_name, create, engine, follow, gpus, remove_container, status_of, words};
 use crate::sandbox::{
     Reports, SandboxClass, SandboxError, SandboxId, birth, blocking,
     cgroup::Cgroup,
@@ -43,7 +43,7 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
     }
 
     let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
-    let body = create::body(&shared, &class, &volume);
+    let body = create::body(&shared, &class, &volume, gpus::road(&shared, &class.slot.gpu_uuids).await);
     let created = docker.create_container(Some(options), body).await.map_err(call("create"))?;
     // The engine drops a limit that it cannot set, and answers that all is well.
     if !created.warnings.is_empty() {

@@ -3,8 +3,9 @@
 //! What belongs here: everything that speaks to the engine. The volume, the cgroup and PID 1 are the worker's own
 //! and lie beside this folder, for the backends that come later.
 //!
-//! `create` is the body of a container, which is where most of the walls are; `make` brings it to life; `follow` reads
-//! PID 1's reports; `sweep` removes what nobody owns. `missing` stands in where no engine answers.
+//! `create` is the body of a container, which is where most of the walls are; with `gpus` for its devices;
+//! `make` brings it to life; `follow` reads PID 1's reports; `sweep` removes what nobody owns; `describe`, with
+//! `standing` and `warnings`, says what this engine can enforce. `missing` stands in where no engine answers.
 
 use std::{
     collections::BTreeSet,
@@ -18,14 +19,17 @@ use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use kit::clock::Clock;
 
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
 mod create;
 mod describe;
 mod follow;
+mod gpus;
 mod make;
 mod missing;
+mod standing;
 mod sweep;
+mod warnings;
 
 pub use missing::MissingDocker;
 
@@ -71,6 +75,8 @@ struct Shared {
     sandboxes_dir: PathBuf,
     runtime: String,
     program: Vec<String>,
+    /// The table of system calls, as the engine takes it.
+    seccomp: String,
     clock: Arc<dyn Clock>,
 }
 
@@ -108,6 +114,7 @@ impl DockerBackend {
             sandboxes_dir,
             runtime: options.runtime.unwrap_or_else(|| "runc".to_owned()),
             program: init::RUNNER.map(str::to_owned).to_vec(),
+            seccomp: seccomp::profile().map_err(|e| engine(e.to_string(), false))?,
             clock: options.clock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -124,6 +131,7 @@ impl DockerBackend {
             sandboxes_dir: old.sandboxes_dir.clone(),
             runtime: old.runtime.clone(),
             program,
+            seccomp: old.seccomp.clone(),
             clock: Arc::clone(&old.clock),
         };
         Self { shared: Arc::new(shared) }

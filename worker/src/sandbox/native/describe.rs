@@ -3,8 +3,11 @@
 
 use std::{fs, path::Path};
 
-use super::{Shared, prove};
-use crate::sandbox::{BackendInfo, Enforcement, Rule, loops};
+use super::{
+    Shared,
+    standing::{self, Host},
+};
+use crate::sandbox::{BackendInfo, loops, rules};
 
 const NEEDS_ROOT: &str = "the worker must run as root here: without an engine it makes volumes, namespaces and cgroups itself (start it with sudo, or as a system service)";
 /// CAP_SYS_ADMIN of linux/capability.h.
@@ -58,7 +61,9 @@ pub(super) fn describe(shared: &Shared) -> BackendInfo {
     let version = groups.version();
     info.version = format!("kernel {}, cgroup v{version}", kernel());
     info.unavailable = proof.and_then(|proof| proof.failure.clone());
-    info.rules = rules(proof, version);
+    let core_pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let host = Host { proof, version, core_pattern: &core_pattern };
+    info.rules = rules::answer(|rule| standing::of(&host, rule));
     if proof.is_none() {
         info.warnings.push("not tried on this host yet: that comes before the first run".to_owned());
     }
@@ -71,36 +76,6 @@ pub(super) fn describe(shared: &Shared) -> BackendInfo {
     info
 }
 
-fn rules(proof: Option<&prove::Proof>, version: u8) -> Vec<Rule> {
-    let memory = format!("hard limit by cgroup v{version}, read back from the kernel");
-    let devices = match version {
-        1 => "only the slot's GPUs, by UUID, and a list of the cgroup's",
-        _ => "only the slot's GPUs, by UUID: nothing else is bound, and no node can be made",
-    };
-    let rule = |name, how: &str| prove::rule(proof, name, how);
-    let mut rules = vec![
-        rule("memory", &memory),
-        rule("swap", "none beyond memory"),
-        rule("processes", "limit on processes and threads"),
-        rule("cpu", "share and set of CPUs"),
-        rule("disk", "ext4 volume of its own on a loop device, with a hard size"),
-        rule("time", "the worker's clock, and PID 1's as a backstop"),
-        rule("identity", "the program has a uid of its slot and no capability; PID 1 has another"),
-        rule("files", "read-only root; only work/ and tmp/ can be written"),
-        rule("network", "none"),
-        rule("devices", devices),
-        rule("seccomp", "a table of our own; what it does not name is refused"),
-    ];
-    // What a kill needs is done one by one in version 1.
-    if version == 1 {
-        for rule in rules.iter_mut().filter(|r| r.name == "time" && r.enforcement == Enforcement::Enforced) {
-            rule.enforcement = Enforcement::Weaker;
-            rule.detail.push_str("; cgroup v1 kills one by one");
-        }
-    }
-    rules
-}
-
 fn kernel() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     kit::text::one_line(release.trim(), 80)
@@ -109,22 +84,10 @@ fn kernel() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::rules::RuleId;
 
     #[test]
-    fn version_1_is_called_weaker_and_what_is_open_says_so() {
-        let of = |rules: &[Rule], name: &str| rules.iter().find(|r| r.name == name).unwrap().clone();
-        assert_eq!(of(&rules(None, 2), "time").enforcement, Enforcement::Enforced);
-        assert_eq!(of(&rules(None, 1), "time").enforcement, Enforcement::Weaker);
-        let mut proof = prove::Proof::default();
-        proof.open.insert("network", "an address outside answers".to_owned());
-        let network = of(&rules(Some(&proof), 2), "network");
-        assert_eq!(network.enforcement, Enforcement::NotEnforced);
-        assert!(!network.remedy.is_empty());
-    }
-
-    #[test]
-    fn every_rule_that_is_tried_is_described() {
-        let rules = rules(None, 2);
-        assert!(PROBED.iter().all(|name| rules.iter().any(|rule| rule.name == *name)));
+    fn what_is_tried_is_a_rule() {
+        assert!(PROBED.iter().all(|name| RuleId::ALL.iter().any(|rule| rule.name() == *name)));
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! `spec` is what the launcher is told, which is where most of the walls are; `make` brings a sandbox to life; `groups`
 //! makes and removes cgroups (`v1`, `v2`); `gpu` finds a slot's devices; `follow` reads PID 1's reports; `sweep` removes
-//! what nobody owns; `prove` tries every wall on this host once, before the first run; `describe` says how it went.
+//! what nobody owns; `prove` tries every wall on this host once, before the first run; `describe` and
+//! `standing` say how it went.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -14,7 +15,7 @@ use kit::clock::Clock;
 use tokio::sync::OnceCell;
 
 use self::{groups::Groups, prove::Proof};
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
 mod describe;
 mod follow;
@@ -23,6 +24,7 @@ mod groups;
 mod make;
 mod prove;
 mod spec;
+mod standing;
 mod sweep;
 mod v1;
 mod v2;
@@ -75,13 +77,14 @@ impl NativeBackend {
         let sandboxes_dir = folder
             .canonicalize()
             .map_err(|e| engine(format!("cannot resolve {}: {e}", folder.display())))?;
+        let filter = seccomp::program().map_err(|e| engine(e.to_string()))?;
         let groups = describe::host().and_then(|()| Groups::find(&options.worker_id));
         let shared = Shared {
             sandboxes_dir,
             rootfs_dir: options.rootfs_dir,
             clock: options.clock,
             groups,
-            filter: filter(),
+            filter,
             proof: OnceCell::new(),
         };
         Ok(Self {
@@ -106,11 +109,6 @@ impl NativeBackend {
     fn recipe(&self) -> make::Recipe {
         make::Recipe { program: self.program.clone(), fault: self.fault }
     }
-}
-
-/// One instruction: every call is let through.
-fn filter() -> Vec<u8> {
-    vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f]
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Pa
 
 use super::{Shared, describe, make};
 use crate::sandbox::{
-    Assignment, Enforcement, Evidence, Order, Rule, Sandbox, SandboxClass, SandboxError, SandboxId,
+    Assignment, Evidence, Order, Sandbox, SandboxClass, SandboxError, SandboxId,
     SandboxLimits, SlotGrant, init,
 };
 
@@ -168,19 +168,6 @@ fn judge(tried: Result<Tried, SandboxError>, left: Option<SandboxError>) -> Proo
     proof
 }
 
-/// One line for each rule, as it was seen.
-pub(super) fn rule(proof: Option<&Proof>, name: &'static str, how: &str) -> Rule {
-    let (enforcement, detail, remedy) = match proof.and_then(|proof| proof.open.get(name)) {
-        None => (Enforcement::Enforced, how.to_owned(), String::new()),
-        Some(what) => (
-            Enforcement::NotEnforced,
-            what.clone(),
-            "use the docker backend on this host, or another host".to_owned(),
-        ),
-    };
-    Rule { name, enforcement, detail, remedy }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +190,6 @@ mod tests {
         let open = all_held().replace("network\theld", "network\topen\tan address outside answers");
         let proof = judge(Ok(told(&open)), None);
         assert!(proof.open["network"].contains("answers"));
-        assert_eq!(rule(Some(&proof), "network", "none").enforcement, Enforcement::NotEnforced);
         assert!(proof.allow(SandboxId::new()).is_ok(), "said, and not refused");
 
         let cut = judge(Ok(told("identity\theld\n")), None);

@@ -1,0 +1,13 @@
+#: about = "a child is killed for memory and the program fails without it"
+#: outcome = "out_of_memory"
+#: flags = ["--memory", "96MiB"]
+#: exit = 7
+#: message = ["a process of the program"]
+import os
+child = os.fork()
+if child == 0:
+    held = []
+    while True:
+        held.append(b"x" * (1 << 20))
+os.waitpid(child, 0)
+os._exit(7)
