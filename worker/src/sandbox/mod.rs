@@ -26,9 +26,12 @@ pub mod docker;
 mod hands;
 mod init;
 pub(crate) mod layout;
+mod leftovers;
 mod live;
 #[doc(hidden)] // for tests/parsers alone
 pub mod loops;
+/// The kernel's own namespaces and cgroups, without an engine.
+pub mod native;
 #[doc(hidden)] // for tests/parsers alone
 pub mod report;
 /// What a sandbox promises.
@@ -318,6 +321,10 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// What works on this host. Answers also where nothing does.
     async fn describe(&self) -> BackendInfo;
+
+    /// Tries its walls on this host, once, so that [`Backend::describe`] says what was seen and not what is expected.
+    /// Nothing to do where somebody else vouches for them.
+    async fn prove(&self) {}
 
     /// Makes a sandbox with its gate shut: the volume, PID 1 ready. The caller has `class.id` on disk already. On an error
     /// nothing of it is left.

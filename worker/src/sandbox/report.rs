@@ -30,6 +30,8 @@ pub struct Log {
     pub reports: Reports,
     /// Why it gave up; empty where it did not.
     pub failure: String,
+    /// What a supervisor outside says of PID 1's own end: its exit code, or 128 and the signal.
+    pub left: Option<i64>,
 }
 
 /// Reads a whole log.
@@ -54,6 +56,7 @@ pub fn read(log: &[u8]) -> Log {
                     elapsed: Duration::from_millis(line.elapsed_ms.unwrap_or_default()),
                 });
             }
+            "left" => read.left = line.exit.map(i64::from),
             "failed" if read.failure.is_empty() => {
                 let step = kit::text::one_line(&line.step.unwrap_or_default(), STEP_CHARS_MAX);
                 let errno = line.errno.unwrap_or_default();

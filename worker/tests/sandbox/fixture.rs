@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, OnceLock},
@@ -13,9 +14,10 @@ use bollard::{Docker, models::ImageInspect, query_parameters as query};
 use futures_util::StreamExt as _;
 use kit::{clock::SystemClock, id::new_uuid};
 use worker::sandbox::{
-    Assignment, Backend as _, Evidence, Order, ProgramEnd, Sandbox, SandboxClass, SandboxId, SandboxLimits,
+    Assignment, Backend, Evidence, Order, ProgramEnd, Sandbox, SandboxClass, SandboxId, SandboxLimits,
     SlotGrant,
     docker::{DockerBackend, DockerOptions},
+    native::{NativeBackend, NativeOptions},
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -39,28 +41,89 @@ fn program() -> &'static [u8] {
     })
 }
 
+/// Which backend a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    Docker,
+    Native,
+}
+
+impl On {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Native => "native",
+        }
+    }
+}
+
+/// A backend as it was made, so that it can be given another program.
+#[derive(Clone)]
+pub enum Maker {
+    Docker(DockerBackend),
+    Native(NativeBackend),
+}
+
+impl Maker {
+    async fn new(on: On, worker_id: &str, folder: &Path) -> Self {
+        let (worker_id, sandboxes_dir) = (worker_id.to_owned(), folder.join("sandboxes"));
+        let clock = SystemClock::shared();
+        match on {
+            On::Docker => {
+                Self::Docker(DockerBackend::connect(options(&worker_id, folder)).await.unwrap())
+            }
+            On::Native => {
+                let rootfs_dir = folder.join("rootfs");
+                let options = NativeOptions { worker_id, sandboxes_dir, rootfs_dir, clock };
+                Self::Native(NativeBackend::new(options).unwrap())
+            }
+        }
+    }
+
+    /// Its sandboxes start this.
+    pub fn running(&self, program: Vec<String>) -> Arc<dyn Backend> {
+        match self {
+            Self::Docker(backend) => Arc::new(backend.clone().with_program(program)),
+            Self::Native(backend) => Arc::new(backend.clone().with_program(program)),
+        }
+    }
+}
+
 pub struct Fixture {
-    pub backend: DockerBackend,
-    pub docker: Docker,
+    pub maker: Maker,
     pub worker_id: String,
     image: String,
     folder: PathBuf,
 }
 
 impl Fixture {
-    pub async fn new() -> Self {
+    pub async fn new(on: On) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests mount volumes: run them as root");
         let worker_id = format!("scratch-{}", new_uuid());
         let folder = std::env::temp_dir().join(&worker_id);
-        let backend = connect(&worker_id, &folder).await;
-        let docker = backend.docker();
-        let image = import(&docker, &worker_id).await.id.unwrap();
-        Self { backend, docker, worker_id, image, folder }
+        let maker = Maker::new(on, &worker_id, &folder).await;
+        let image = match &maker {
+            Maker::Docker(backend) => import(&backend.docker(), &worker_id).await.id.unwrap(),
+            Maker::Native(_) => unpack(&folder.join("rootfs")),
+        };
+        Self { maker, worker_id, image, folder }
+    }
+
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        self.running(&["exit", "0"])
+    }
+
+    pub fn running(&self, program: &[&str]) -> Arc<dyn Backend> {
+        self.maker.running(words(program))
     }
 
     /// The same worker after a crash: same id, same folder, nothing remembered.
-    pub async fn again(&self) -> DockerBackend {
-        connect(&self.worker_id, &self.folder).await
+    pub async fn again(&self) -> Arc<dyn Backend> {
+        let on = match self.maker {
+            Maker::Docker(_) => On::Docker,
+            Maker::Native(_) => On::Native,
+        };
+        Maker::new(on, &self.worker_id, &self.folder).await.running(words(&["exit", "0"]))
     }
 
     /// The same worker with another OCI runtime.
@@ -95,8 +158,7 @@ impl Fixture {
 
     /// Up to the start gate, every wall checked.
     pub async fn gated(&self, program: &[&str]) -> Arc<dyn Sandbox> {
-        let backend = self.backend.clone().with_program(words(program));
-        let sandbox = backend.prepare(self.class()).await.unwrap();
+        let sandbox = self.running(program).prepare(self.class()).await.unwrap();
         sandbox.assign(&self.assignment()).await.unwrap();
         sandbox.verify().await.unwrap();
         sandbox
@@ -113,27 +175,49 @@ impl Fixture {
         }
     }
 
+    /// As the host counts.
+    pub async fn pid_1(&self, sandbox: &Arc<dyn Sandbox>) -> i32 {
+        let id = sandbox.id();
+        match &self.maker {
+            Maker::Docker(backend) => {
+                let found = backend.docker().inspect_container(&format!("ar-{id}"), None).await.unwrap();
+                found.state.unwrap().pid.unwrap() as i32
+            }
+            // It was there first.
+            Maker::Native(_) => {
+                let place = format!("autoresearch-{}/{id}/run/cgroup.procs", self.worker_id);
+                let lists = ["pids", ""].map(|root| Path::new("/sys/fs/cgroup").join(root).join(&place));
+                let list = lists.iter().find_map(|list| fs::read_to_string(list).ok()).unwrap();
+                list.lines().map(|line| line.parse().unwrap()).min().unwrap()
+            }
+        }
+    }
+
     /// The folders of a sandbox's cgroup, under every controller that has one.
     pub async fn cgroups(&self, sandbox: &Arc<dyn Sandbox>) -> Vec<PathBuf> {
-        let name = format!("ar-{}", sandbox.id());
-        let pid = self.docker.inspect_container(&name, None).await.unwrap().state.unwrap().pid.unwrap();
+        let pid = self.pid_1(sandbox).await;
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let paths =
             text.lines().map(|line| line.splitn(3, ':').nth(2).unwrap().trim_start_matches('/').to_owned());
         let roots =
             ["memory", "pids", "cpu", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
-        let all = paths.flat_map(|path| roots.clone().map(|root| root.join(&path)));
+        // The root of a hierarchy that it did not join is nobody's.
+        let all = paths.filter(|path| !path.is_empty()).flat_map(|path| roots.clone().map(|root| root.join(&path)));
         all.filter(|folder| folder.join("cgroup.procs").exists()).collect()
     }
 
     /// Every trace of this worker that there is, by the kernel's and the engine's own lists.
     pub async fn traces(&self) -> Vec<String> {
-        let filters = [("label".to_owned(), vec![format!("autoresearch={}", self.worker_id)])].into();
-        let options =
-            query::ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        let containers = self.docker.list_containers(Some(options)).await.unwrap();
-        let mut traces: Vec<String> =
-            containers.into_iter().map(|c| format!("container {:?}", c.names)).collect();
+        let mut traces = Vec::new();
+        if let Maker::Docker(backend) = &self.maker {
+            let filters = [("label".to_owned(), vec![format!("autoresearch={}", self.worker_id)])].into();
+            let options =
+                query::ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+            let containers = backend.docker().list_containers(Some(options)).await.unwrap();
+            traces.extend(containers.into_iter().map(|c| format!("container {:?}", c.names)));
+        }
+        traces.extend(cgroups_of(&self.worker_id));
+        traces.extend(processes_of(&self.worker_id));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         traces.extend(mounts.lines().filter(|l| l.contains(&self.worker_id)).map(str::to_owned));
         for device in fs::read_dir("/sys/block").unwrap().flatten() {
@@ -150,13 +234,15 @@ impl Fixture {
 /// Also where a test fails: nothing of it stays.
 impl Drop for Fixture {
     fn drop(&mut self) {
-        let (backend, image, folder) = (self.backend.clone(), self.image.clone(), self.folder.clone());
+        let (maker, image, folder) = (self.maker.clone(), self.image.clone(), self.folder.clone());
         let clean = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                backend.sweep(&Default::default()).await.ok();
-                let options = query::RemoveImageOptions { force: true, ..Default::default() };
-                backend.docker().remove_image(&image, Some(options), None).await.ok();
+                maker.running(Vec::new()).sweep(&Default::default()).await.ok();
+                if let Maker::Docker(backend) = maker {
+                    let options = query::RemoveImageOptions { force: true, ..Default::default() };
+                    backend.docker().remove_image(&image, Some(options), None).await.ok();
+                }
             });
             fs::remove_dir_all(folder).ok();
         };
@@ -174,8 +260,39 @@ fn options(worker_id: &str, folder: &Path) -> DockerOptions {
     }
 }
 
-async fn connect(worker_id: &str, folder: &Path) -> DockerBackend {
-    DockerBackend::connect(options(worker_id, folder)).await.unwrap()
+/// A sandbox's cgroups under every hierarchy, and the folder that holds them, as one line each.
+fn cgroups_of(worker_id: &str) -> Vec<String> {
+    let roots = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|root| root.path());
+    let mut found = Vec::new();
+    for parent in roots.map(|root| root.join(format!("autoresearch-{worker_id}"))).filter(|p| p.exists()) {
+        let sandboxes = fs::read_dir(&parent).unwrap().flatten().filter(|entry| entry.path().is_dir());
+        let before = found.len();
+        found.extend(sandboxes.map(|entry| entry.path().display().to_string()));
+        if found.len() == before {
+            found.push(parent.display().to_string());
+        }
+    }
+    found
+}
+
+/// Launchers, which have the worker's folder in their names.
+fn processes_of(worker_id: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        Some(format!("process {:?}: {}", entry.file_name(), String::from_utf8_lossy(&line)))
+    });
+    lines.filter(|line| line.contains(worker_id) && line.contains("sandbox-init")).collect()
+}
+
+/// A root file system with the program in it, and nothing else; gives the image's id.
+fn unpack(rootfs_dir: &Path) -> String {
+    let digest = "5a".repeat(32);
+    let folder = rootfs_dir.join(&digest);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("sandboxed"), program()).unwrap();
+    fs::set_permissions(folder.join("sandboxed"), fs::Permissions::from_mode(0o755)).unwrap();
+    format!("sha256:{digest}")
 }
 
 async fn import(docker: &Docker, tag: &str) -> ImageInspect {

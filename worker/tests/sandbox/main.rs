@@ -1,19 +1,63 @@
-//! The docker backend over the real engine and the real kernel: what a sandbox owes, one test for each promise.
-//! The hostile ones say in their names what the program tries.
+//! Every backend over the real kernel, and over the real engine: what a sandbox owes, one test for each promise, each
+//! run on each backend. The hostile ones say in their names what the program tries.
 
+#![cfg(target_arch = "x86_64")] // the numbers of its system calls are
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
 
 mod fixture;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
 
-use fixture::{Fixture, MIB, UID, ended, finish, said, words};
+use fixture::{Fixture, MIB, On, UID, ended, finish, said};
 use worker::sandbox::{Backend as _, Enforcement, Order, SandboxError, rules::RuleId};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_runs_and_nothing_of_it_is_left() {
-    let fixture = Fixture::new().await;
-    let backend = fixture.backend.clone().with_program(words(&["speak"]));
+/// Each of these tests on each backend, which is the first part of its name.
+macro_rules! on_each_backend {
+    ($($test:ident,)+) => {
+        mod docker {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::On::Docker).await;
+            })+
+        }
+        mod native {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::On::Native).await;
+            })+
+        }
+    };
+}
+
+on_each_backend! {
+    a_program_runs_and_nothing_of_it_is_left,
+    the_end_is_told_as_it_was,
+    a_polite_program_ends_by_the_term_order,
+    a_deaf_program_and_its_grandchild_in_another_session_are_killed,
+    a_program_that_forges_its_end_is_refused_everywhere_and_not_believed,
+    a_program_sees_nothing_of_the_host,
+    a_program_makes_no_call_that_the_table_does_not_name,
+    a_call_of_another_numbering_ends_the_program,
+    a_program_without_memory_leaves_the_kernels_evidence,
+    a_child_without_memory_is_seen_although_the_program_succeeds,
+    a_full_disk_is_the_limit_to_the_block_and_does_not_silence_the_logs,
+    full_shared_memory_is_seen,
+    a_fork_bomb_meets_the_pid_limit_and_dies,
+    a_pid_1_that_does_not_answer_is_killed_from_outside_and_the_reading_before_stands,
+    a_program_of_a_dead_worker_is_ended_by_the_backstop,
+    a_caller_that_goes_away_while_a_sandbox_is_made_leaves_nothing,
+    what_a_program_leaves_is_read_from_a_mount_that_follows_no_link,
+    a_kill_before_the_start_shuts_the_gate_for_good,
+    a_program_that_cannot_be_started_says_why,
+    a_sandbox_that_cannot_be_made_leaves_nothing,
+    after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest,
+    a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volume,
+    the_backend_says_what_it_enforces,
+}
+
+async fn a_program_runs_and_nothing_of_it_is_left(on: On) {
+    let fixture = Fixture::new(on).await;
+    let backend = fixture.running(&["speak"]);
     let begin = Instant::now();
     let sandbox = backend.prepare(fixture.class()).await.unwrap();
     let prepared = begin.elapsed();
@@ -50,9 +94,8 @@ async fn a_program_runs_and_nothing_of_it_is_left() {
     sandbox.remove().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_end_is_told_as_it_was() {
-    let fixture = Fixture::new().await;
+async fn the_end_is_told_as_it_was(on: On) {
+    let fixture = Fixture::new(on).await;
     for (program, code, signal) in [
         (["exit", "0"], Some(0), None),
         (["exit", "7"], Some(7), None),
@@ -68,9 +111,8 @@ async fn the_end_is_told_as_it_was() {
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_polite_program_ends_by_the_term_order() {
-    let fixture = Fixture::new().await;
+async fn a_polite_program_ends_by_the_term_order(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["polite"]).await;
     said(&sandbox.streams().stdout, "polite").await;
     sandbox.order(Order::Terminate).await.unwrap();
@@ -79,9 +121,8 @@ async fn a_polite_program_ends_by_the_term_order() {
     finish(&sandbox).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deaf_program_and_its_grandchild_in_another_session_are_killed() {
-    let fixture = Fixture::new().await;
+async fn a_deaf_program_and_its_grandchild_in_another_session_are_killed(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["deaf"]).await;
     said(&sandbox.streams().stdout, "deaf").await;
     let grandchild = sandbox.artifacts().with_file_name("grandchild");
@@ -102,9 +143,8 @@ async fn a_deaf_program_and_its_grandchild_in_another_session_are_killed() {
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed() {
-    let fixture = Fixture::new().await;
+async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["forge"]).await;
     let end = ended(&sandbox).await;
     assert_eq!((end.exit_code, end.signal), (Some(137), None));
@@ -117,9 +157,8 @@ async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed() 
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_sees_nothing_of_the_host() {
-    let fixture = Fixture::new().await;
+async fn a_program_sees_nothing_of_the_host(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["look"]).await;
     ended(&sandbox).await;
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
@@ -146,10 +185,8 @@ async fn a_program_sees_nothing_of_the_host() {
     finish(&sandbox).await;
 }
 
-#[cfg(target_arch = "x86_64")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_makes_no_call_that_the_table_does_not_name() {
-    let fixture = Fixture::new().await;
+async fn a_program_makes_no_call_that_the_table_does_not_name(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["calls"]).await;
     let end = ended(&sandbox).await;
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
@@ -173,11 +210,9 @@ async fn a_program_makes_no_call_that_the_table_does_not_name() {
     finish(&sandbox).await;
 }
 
-#[cfg(target_arch = "x86_64")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_another_numbering_ends_the_program() {
+async fn a_call_of_another_numbering_ends_the_program(on: On) {
     const SIGSYS: i32 = 31;
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::new(on).await;
     for which in ["x32", "i386"] {
         let sandbox = fixture.start(&["foreign", which]).await;
         let end = ended(&sandbox).await;
@@ -187,9 +222,8 @@ async fn a_call_of_another_numbering_ends_the_program() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_without_memory_leaves_the_kernels_evidence() {
-    let fixture = Fixture::new().await;
+async fn a_program_without_memory_leaves_the_kernels_evidence(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["memory"]).await;
     assert_eq!(ended(&sandbox).await.signal, Some(9));
     let evidence = finish(&sandbox).await;
@@ -197,17 +231,15 @@ async fn a_program_without_memory_leaves_the_kernels_evidence() {
     assert!(evidence.reading.memory_peak_bytes > 56 * MIB, "{evidence:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_child_without_memory_is_seen_although_the_program_succeeds() {
-    let fixture = Fixture::new().await;
+async fn a_child_without_memory_is_seen_although_the_program_succeeds(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["child-memory"]).await;
     assert_eq!(ended(&sandbox).await.exit_code, Some(0));
     assert!(finish(&sandbox).await.oom_kills >= 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_the_limit_to_the_block_and_does_not_silence_the_logs() {
-    let fixture = Fixture::new().await;
+async fn a_full_disk_is_the_limit_to_the_block_and_does_not_silence_the_logs(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["disk"]).await;
     assert_eq!(ended(&sandbox).await.exit_code, Some(1));
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
@@ -221,9 +253,8 @@ async fn a_full_disk_is_the_limit_to_the_block_and_does_not_silence_the_logs() {
     assert!((23 * MIB..=25 * MIB).contains(&evidence.reading.disk_bytes), "{evidence:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn full_shared_memory_is_seen() {
-    let fixture = Fixture::new().await;
+async fn full_shared_memory_is_seen(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["shm"]).await;
     ended(&sandbox).await;
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
@@ -231,9 +262,8 @@ async fn full_shared_memory_is_seen() {
     assert!(finish(&sandbox).await.shm_full);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fork_bomb_meets_the_pid_limit_and_dies() {
-    let fixture = Fixture::new().await;
+async fn a_fork_bomb_meets_the_pid_limit_and_dies(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["forks"]).await;
     ended(&sandbox).await;
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
@@ -244,14 +274,11 @@ async fn a_fork_bomb_meets_the_pid_limit_and_dies() {
     assert_eq!(evidence.reading.pids, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pid_1_that_does_not_answer_is_killed_by_the_engine_and_the_reading_before_stands() {
-    let fixture = Fixture::new().await;
+async fn a_pid_1_that_does_not_answer_is_killed_from_outside_and_the_reading_before_stands(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["deaf"]).await;
     said(&sandbox.streams().stdout, "deaf").await;
-    let name = format!("ar-{}", sandbox.id());
-    let state = fixture.docker.inspect_container(&name, None).await.unwrap().state.unwrap();
-    let pid = nix::unistd::Pid::from_raw(state.pid.unwrap() as i32);
+    let pid = nix::unistd::Pid::from_raw(fixture.pid_1(&sandbox).await);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     sandbox.order(Order::Kill).await.unwrap();
     let now = sandbox.reports().borrow().clone();
@@ -262,10 +289,9 @@ async fn a_pid_1_that_does_not_answer_is_killed_by_the_engine_and_the_reading_be
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_of_a_dead_worker_is_ended_by_the_backstop() {
-    let fixture = Fixture::new().await;
-    let backend = fixture.backend.clone().with_program(words(&["deaf"]));
+async fn a_program_of_a_dead_worker_is_ended_by_the_backstop(on: On) {
+    let fixture = Fixture::new(on).await;
+    let backend = fixture.running(&["deaf"]);
     let sandbox = backend.prepare(fixture.class()).await.unwrap();
     let mut assignment = fixture.assignment();
     (assignment.time_limit, assignment.grace) = (Duration::from_millis(100), Duration::from_millis(100));
@@ -280,11 +306,12 @@ async fn a_program_of_a_dead_worker_is_ended_by_the_backstop() {
     finish(&sandbox).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_while_a_sandbox_is_made_leaves_nothing() {
-    let fixture = Fixture::new().await;
-    let prepare = fixture.backend.prepare(fixture.class());
-    assert!(tokio::time::timeout(Duration::from_millis(60), prepare).await.is_err(), "it was made too fast");
+async fn a_caller_that_goes_away_while_a_sandbox_is_made_leaves_nothing(on: On) {
+    let fixture = Fixture::new(on).await;
+    let backend = fixture.backend();
+    backend.prove().await;
+    let prepare = backend.prepare(fixture.class());
+    assert!(tokio::time::timeout(Duration::from_millis(10), prepare).await.is_err(), "it was made too fast");
     let until = Instant::now() + Duration::from_secs(20);
     let mut seen = false;
     loop {
@@ -298,9 +325,8 @@ async fn a_caller_that_goes_away_while_a_sandbox_is_made_leaves_nothing() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_program_leaves_is_read_from_a_mount_that_follows_no_link() {
-    let fixture = Fixture::new().await;
+async fn what_a_program_leaves_is_read_from_a_mount_that_follows_no_link(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.start(&["links"]).await;
     assert_eq!(ended(&sandbox).await.exit_code, Some(0));
     sandbox.order(Order::Kill).await.unwrap();
@@ -315,9 +341,8 @@ async fn what_a_program_leaves_is_read_from_a_mount_that_follows_no_link() {
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_before_the_start_shuts_the_gate_for_good() {
-    let fixture = Fixture::new().await;
+async fn a_kill_before_the_start_shuts_the_gate_for_good(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.gated(&["exit", "0"]).await;
     sandbox.order(Order::Kill).await.unwrap();
     assert!(!sandbox.reports().borrow().started);
@@ -325,10 +350,9 @@ async fn a_kill_before_the_start_shuts_the_gate_for_good() {
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_cannot_be_started_says_why() {
-    let fixture = Fixture::new().await;
-    let backend = fixture.backend.clone().with_program(vec!["/no/such/program".into()]);
+async fn a_program_that_cannot_be_started_says_why(on: On) {
+    let fixture = Fixture::new(on).await;
+    let backend = fixture.maker.running(vec!["/no/such/program".into()]);
     let sandbox = backend.prepare(fixture.class()).await.unwrap();
     sandbox.assign(&fixture.assignment()).await.unwrap();
     let error = sandbox.order(Order::Start).await.unwrap_err();
@@ -338,19 +362,17 @@ async fn a_program_that_cannot_be_started_says_why() {
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_that_cannot_be_made_leaves_nothing() {
-    let fixture = Fixture::new().await;
+async fn a_sandbox_that_cannot_be_made_leaves_nothing(on: On) {
+    let fixture = Fixture::new(on).await;
     let mut class = fixture.class();
     class.image_id = "sha256:0000000000000000000000000000000000000000000000000000000000000000".into();
-    let error = fixture.backend.prepare(class).await.unwrap_err();
+    let error = fixture.backend().prepare(class).await.unwrap_err();
     assert!(error.to_string().contains("image"), "{error}");
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest() {
-    let fixture = Fixture::new().await;
+async fn after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest(on: On) {
+    let fixture = Fixture::new(on).await;
     let kept = fixture.start(&["deaf"]).await;
     let lost = fixture.start(&["deaf"]).await;
     let gated = fixture.gated(&["exit", "0"]).await;
@@ -370,9 +392,8 @@ async fn after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest() {
     assert_eq!(again.sweep(&BTreeSet::new()).await.unwrap(), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volume() {
-    let fixture = Fixture::new().await;
+async fn a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volume(on: On) {
+    let fixture = Fixture::new(on).await;
     let sandbox = fixture.gated(&["exit", "0"]).await;
     sandbox.end().await.unwrap();
     let empty = worker::sandbox::SandboxId::new();
@@ -383,12 +404,17 @@ async fn a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volum
     assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_backend_says_what_it_enforces() {
-    let fixture = Fixture::new().await;
-    let info = fixture.backend.describe().await;
-    assert_eq!((info.name.as_str(), info.unavailable), ("docker", None));
-    assert!(info.version.starts_with("engine "), "{}", info.version);
+async fn the_backend_says_what_it_enforces(on: On) {
+    let fixture = Fixture::new(on).await;
+    let backend = fixture.backend();
+    backend.prove().await;
+    let info = backend.describe().await;
+    assert_eq!((info.name.as_str(), info.unavailable), (on.name(), None));
+    let begin = match on {
+        On::Docker => "engine ",
+        On::Native => "kernel ",
+    };
+    assert!(info.version.starts_with(begin), "{}", info.version);
     let told: Vec<&str> = info.rules.iter().map(|rule| rule.name).collect();
     let all: Vec<&str> = RuleId::ALL.iter().map(|rule| rule.name()).collect();
     assert_eq!(told, all, "every rule is answered, in its order");
@@ -404,7 +430,7 @@ async fn the_backend_says_what_it_enforces() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_that_the_engine_does_not_have_is_refused_with_the_list_of_those_it_has() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::new(On::Docker).await;
     let backend = fixture.with_runtime("no-such-runtime").await;
     let reason = backend.describe().await.unavailable.unwrap();
     assert!(reason.contains("`no-such-runtime`") && reason.contains("runc"), "{reason}");

@@ -4,15 +4,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bollard::query_parameters::ListContainersOptions;
 
 use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, engine, helper, remove_container, remove_named, words};
-use crate::sandbox::{SandboxError, SandboxId, blocking, loops};
+use crate::sandbox::{SandboxError, SandboxId, blocking, leftovers};
 
 pub(super) async fn sweep(
     shared: &Arc<Shared>,
@@ -29,7 +27,7 @@ pub(super) async fn sweep(
         }
     }
     let folder = shared.sandboxes_dir.clone();
-    let found = kit::task::blocking("sweep", move || leftovers(&folder)).await.unwrap_or_default();
+    let found = kit::task::blocking("sweep", move || leftovers::find(&folder)).await.unwrap_or_default();
     for id in found.difference(keep).copied() {
         // A container may have lost its label's value, never its name.
         remove_container(shared, id)
@@ -73,35 +71,4 @@ async fn containers(shared: &Shared) -> Result<BTreeSet<SandboxId>, SandboxError
         }
     }
     Ok(ids)
-}
-
-/// Sandboxes of which a folder, a mount or a loop device is left.
-fn leftovers(folder: &Path) -> BTreeSet<SandboxId> {
-    let entries =
-        fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default();
-    let entries: Vec<PathBuf> = entries;
-    let mounts = loops::mounts_of("self").unwrap_or_default().into_iter().map(|m| m.target);
-    let devices = loops::loop_devices().into_iter().map(|d| d.backing);
-    entries.into_iter().chain(mounts).chain(devices).filter_map(|path| sandbox_of(folder, &path)).collect()
-}
-
-/// The sandbox whose folder a path is or lies in.
-fn sandbox_of(folder: &Path, path: &Path) -> Option<SandboxId> {
-    let first = path.strip_prefix(folder).ok()?.components().next()?;
-    first.as_os_str().to_str()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_lies_below_our_folder_is_ours() {
-        let id = SandboxId::new();
-        let folder = Path::new("/var/lib/x/sandboxes");
-        assert_eq!(sandbox_of(folder, &folder.join(format!("{id}/volume.ext4"))), Some(id));
-        assert_eq!(sandbox_of(folder, Path::new(&format!("/var/lib/y/sandboxes/{id}/volume"))), None);
-        assert_eq!(sandbox_of(folder, &folder.join("other")), None);
-        assert_eq!(sandbox_of(folder, folder), None);
-    }
 }

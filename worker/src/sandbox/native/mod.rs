@@ -1,0 +1,137 @@
+//! The native backend: sandboxes out of the kernel's own parts, for a host without an engine.
+//!
+//! What belongs here: what an engine would do. The volume, the reading of cgroups, PID 1 and its reports are shared and
+//! lie beside this folder; the launcher that builds the walls is `worker/sandbox-init/launch.rs`.
+//!
+//! `spec` is what the launcher is told, which is where most of the walls are; `make` brings a sandbox to life; `groups`
+//! makes and removes cgroups (`v1`, `v2`); `gpu` finds a slot's devices; `follow` reads PID 1's reports; `sweep` removes
+//! what nobody owns; `prove` tries every wall on this host once, before the first run; `describe` and
+//! `standing` say how it went.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use kit::clock::Clock;
+use tokio::sync::OnceCell;
+
+use self::{groups::Groups, prove::Proof};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
+
+mod describe;
+mod follow;
+mod gpu;
+mod groups;
+mod make;
+mod prove;
+mod spec;
+mod standing;
+mod sweep;
+mod v1;
+mod v2;
+
+/// What the backend is made with.
+#[derive(Debug, Clone)]
+pub struct NativeOptions {
+    /// In the names of everything that it makes: a sweep touches nothing else.
+    pub worker_id: String,
+    /// Where the sandboxes' folders are; made if it is not there. No other backend's.
+    pub sandboxes_dir: PathBuf,
+    /// Where the images are: each a folder that is named by the 64 digits of its id.
+    pub rootfs_dir: PathBuf,
+    /// For time-outs.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Sandboxes without an engine. A clone is the same.
+#[derive(Debug, Clone)]
+pub struct NativeBackend {
+    shared: Arc<Shared>,
+    program: Vec<String>,
+    fault: usize,
+}
+
+/// What the backend and its sandboxes have in common.
+#[derive(Debug)]
+struct Shared {
+    sandboxes_dir: PathBuf,
+    rootfs_dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    /// Where cgroups can be made, or why not and what to do.
+    groups: Result<Groups, String>,
+    /// The system calls that are let through, as the kernel takes them.
+    filter: Vec<u8>,
+    /// What was tried on this host, once for this process.
+    proof: OnceCell<Proof>,
+}
+
+impl NativeBackend {
+    /// Looks at the host. Answers also where no sandbox can be made: [`Backend::describe`] says why.
+    ///
+    /// # Errors
+    /// Where the sandboxes' folder cannot be made.
+    pub fn new(options: NativeOptions) -> Result<Self, SandboxError> {
+        let folder = options.sandboxes_dir;
+        let engine = |detail: String| SandboxError::Engine { detail, permission: false };
+        kit::folder::create_private(&folder).map_err(|e| engine(e.to_string()))?;
+        // The kernel's tables have the path without links.
+        let sandboxes_dir = folder
+            .canonicalize()
+            .map_err(|e| engine(format!("cannot resolve {}: {e}", folder.display())))?;
+        let filter = seccomp::program().map_err(|e| engine(e.to_string()))?;
+        let groups = describe::host().and_then(|()| Groups::find(&options.worker_id));
+        let shared = Shared {
+            sandboxes_dir,
+            rootfs_dir: options.rootfs_dir,
+            clock: options.clock,
+            groups,
+            filter,
+            proof: OnceCell::new(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            program: init::RUNNER.map(str::to_owned).to_vec(),
+            fault: 0,
+        })
+    }
+
+    /// Another program for PID 1 to start than the runner: its absolute path, then its arguments.
+    #[must_use]
+    pub fn with_program(self, program: Vec<String>) -> Self {
+        Self { program, ..self }
+    }
+
+    /// For tests: the launcher's step of this number, from 1, fails.
+    #[must_use]
+    pub fn with_fault(self, step: usize) -> Self {
+        Self { fault: step, ..self }
+    }
+
+    fn recipe(&self) -> make::Recipe {
+        make::Recipe { program: self.program.clone(), fault: self.fault }
+    }
+}
+
+#[async_trait]
+impl Backend for NativeBackend {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    async fn describe(&self) -> BackendInfo {
+        describe::describe(&self.shared)
+    }
+
+    async fn prove(&self) {
+        prove::once(&self.shared).await;
+    }
+
+    async fn prepare(&self, class: SandboxClass) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        prove::once(&self.shared).await.allow(class.id)?;
+        let image = make::image(&self.shared, &class)?;
+        Ok(Arc::new(make::prepare(Arc::clone(&self.shared), class, image, self.recipe()).await?))
+    }
+
+    async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
+        sweep::sweep(&self.shared, keep).await
+    }
+}
