@@ -75,13 +75,19 @@ pub fn cases(usual: u64, mut check: impl FnMut(&mut Random, &mut Vec<u8>)) {
     assert_eq!(case, count);
 }
 
-/// Does some work that may allocate so many bytes in all, freed or not.
-pub fn within<T>(bytes_max: usize, work: impl FnOnce() -> T) -> T {
-    let before = COUNTED.stats().bytes_allocated;
-    let made = work();
-    let allocated = COUNTED.stats().bytes_allocated.wrapping_sub(before);
-    assert!(allocated <= bytes_max, "{allocated} bytes were allocated where {bytes_max} are the bound");
-    made
+/// Does some work that may allocate so many bytes in all, freed or not. The harness allocates beside it, when it begins
+/// and ends tests: work that seems to take too much is done again, and the least counts.
+pub fn within<T>(bytes_max: usize, mut work: impl FnMut() -> T) -> T {
+    let mut least = usize::MAX;
+    for _ in 0..5 {
+        let before = COUNTED.stats().bytes_allocated;
+        let made = work();
+        least = least.min(COUNTED.stats().bytes_allocated.wrapping_sub(before));
+        if least <= bytes_max {
+            return made;
+        }
+    }
+    panic!("{least} bytes were allocated where {bytes_max} are the bound");
 }
 
 /// Some of `pieces` in a row, then up to four wounds; one in `LARGE` cases is many times as long.

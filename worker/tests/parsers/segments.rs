@@ -151,8 +151,10 @@ fn wrecked_segments_give_nothing_but_what_was_written() {
                 1 => bytes.drain(at..at + random.below(bytes.len() - at).min(20)).for_each(drop),
                 2 => bytes.extend_from_within(at..),
                 _ => {
-                    let other = &pool[random.below(pool.len())];
-                    bytes.extend_from_slice(&other.bytes[random.below(other.bytes.len())..]);
+                    // Of its own: a frame does not say whose it is, so one of another run that lies at the
+                    // right place under the right sequence would be taken.
+                    let at = random.below(segment.bytes.len());
+                    bytes.extend_from_slice(&segment.bytes[at..]);
                 }
             }
         }
