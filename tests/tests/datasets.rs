@@ -114,7 +114,8 @@ import autoresearch as ar
 def read():
     return hashlib.sha256(open(ar.dataset("mine") + "/sub/b.bin", "rb").read()).hexdigest()
 first = read()
-time.sleep(12)
+# So long that both runs and the removal meet also on a busy machine.
+time.sleep(40)
 # Its name is gone by now.
 assert read() == first
 assert open(ar.dataset("mine") + "/a.txt").read() == "hello\n"
@@ -136,7 +137,7 @@ fn two_runs_share_one_and_removing_it_takes_it_from_neither() {
         mounts.lines().filter(|line| line.contains(&data) && line.contains("/layer-0 ")).count()
     };
     let count = mounted;
-    wait_for("both runs have it mounted", Duration::from_secs(120), || match count() {
+    wait_for("both runs have it mounted", Duration::from_secs(180), || match count() {
         2 => Ok(()),
         other => Err(format!("{other} mounts")),
     });

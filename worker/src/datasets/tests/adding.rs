@@ -82,7 +82,9 @@ async fn a_file_is_found_by_its_path_and_keeps_its_own_digest() {
 
 #[tokio::test]
 async fn what_is_no_regular_file_is_refused_by_name_and_leaves_nothing() {
-    let make: [(&str, &str, fn(&Path)); 9] = [
+    /// Part of its name, why it is refused, how it is made in a folder.
+    type Hostile = (&'static str, &'static str, fn(&Path));
+    let make: [Hostile; 9] = [
         ("link", "symbolic link", |f| symlink("/etc/shadow", f.join("link")).unwrap()),
         ("inside", "symbolic link", |f| symlink("good", f.join("inside")).unwrap()),
         ("up", "symbolic link", |f| symlink("/proc/self/root", f.join("up")).unwrap()),
