@@ -6,7 +6,7 @@ use std::{env, error::Error, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
     const SOURCE: &str = "sandbox-init/main.rs";
-    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed=sandbox-init");
     println!("cargo::rerun-if-changed=build.rs");
     let compiler = env::var_os("RUSTC").ok_or("cargo did not set RUSTC")?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?).join("sandbox-init");

@@ -87,6 +87,15 @@ impl Home {
     #[must_use]
     pub fn new() -> Self {
         leftovers::require_docker();
+        Self::without_engine()
+    }
+
+    /// Fresh, for tests that need no engine.
+    ///
+    /// # Panics
+    /// Where the temporary folder cannot be made.
+    #[must_use]
+    pub fn without_engine() -> Self {
         let folder = tempfile::Builder::new().prefix("ar-test-").tempdir().expect("a temporary folder");
         Self { folder, environment: Vec::new() }
     }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+/// Things of this host that no program may reach, and the proof that none did.
+pub mod canary;
 /// An engine of its own for one test, so that it may be killed.
 pub mod engine;
 /// A home of its own for one test: data folder, environment, commands, and what must be gone at the end.
@@ -10,8 +12,14 @@ pub mod home;
 /// What of ours is on this machine: containers, mounts, loop devices, processes.
 pub mod leftovers;
 
+/// A hostile program as data: its file and what its header expects.
+pub mod program;
 /// A scripted language model behind a real HTTP server.
 pub mod vendor;
+/// Looks at running sandboxes from outside.
+pub mod witness;
+/// A worker of the real binary on a folder of its own, and a client on its socket.
+pub mod worker;
 
 pub use home::{Home, Ran};
 

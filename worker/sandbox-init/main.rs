@@ -9,11 +9,15 @@
 //! pid, one from outside carries 0. It reports on its standard output, one JSON object a line, which is the
 //! container's log and which the program cannot reach: it has another uid, and this process is not dumpable.
 //!
+//! Under its first argument `volume` it is the part of the worker that needs root (`volume.rs`).
+//!
 //! The words of both files (`init`, the reports) and the numbers of the orders are `sandbox/init.rs` and
 //! `sandbox/report.rs` of the worker; change them together.
 
+mod volume;
+
 use std::{
-    ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
+    ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::{
@@ -32,6 +36,7 @@ const SI_USER: c_int = 0;
 const SIG_SETMASK: c_int = 2;
 const SIG_DFL: usize = 0;
 const WNOHANG: c_int = 1;
+const STOPPED: c_int = 0x7f; // the low byte of a status that is no end
 const PR_SET_DUMPABLE: c_int = 4;
 const O_APPEND: c_int = 0o2000;
 const O_NOFOLLOW: c_int = 0o400_000;
@@ -46,6 +51,7 @@ const ORDER_END: c_int = 2; // SIGINT
 
 /// Written by the worker before the start gate; root may read it, the program's uid may not.
 const SETTINGS: &str = "/in/init";
+const SHARED_MEMORY: &CStr = c"/dev/shm";
 const LOGS: [&str; 3] = ["/logs/stdout", "/logs/stderr", "/logs/metrics"];
 /// How long the start gate stays shut for a sandbox that nobody wants any more.
 const GATE_SECONDS: u64 = 600;
@@ -81,7 +87,12 @@ struct TimeSpec {
     nanoseconds: c_long,
 }
 
+/// `struct statvfs`: block size, fragment size, blocks, free blocks, available blocks, inodes, free inodes, …
+#[repr(C)]
+struct FileSystem([u64; 16]);
+
 unsafe extern "C" {
+    fn statvfs(path: *const c_char, answer: *mut FileSystem) -> c_int;
     fn sigfillset(set: *mut SignalSet) -> c_int;
     fn sigemptyset(set: *mut SignalSet) -> c_int;
     fn sigaddset(set: *mut SignalSet, signal: c_int) -> c_int;
@@ -105,7 +116,11 @@ unsafe extern "C" {
 }
 
 fn main() {
-    let gate = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    if word == "volume" {
+        volume::main(std::env::args_os().skip(2));
+    }
+    let gate = word.to_str().and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);
     // SAFETY: plain numbers; nobody may open this process's memory or descriptors.
     unsafe { prctl(PR_SET_DUMPABLE, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
     if process::id() != 1 {
@@ -116,7 +131,8 @@ fn main() {
     unsafe { umask(0o077) };
     let all = SignalSet::full();
     all.block();
-    let mut init = Init { state: State::Gate { until: Instant::now() + Duration::from_secs(gate) }, said_killed: false };
+    let mut init =
+        Init { state: State::Gate { until: Instant::now() + Duration::from_secs(gate) }, said_killed: false };
     report("\"event\":\"ready\"");
     loop {
         let left = init.deadline().saturating_duration_since(Instant::now());
@@ -230,8 +246,8 @@ impl Init {
 
     fn child_ended(&mut self, child: c_int, status: c_int) {
         let State::Running { pid, since, .. } = self.state else { return };
-        if child != pid {
-            return; // an orphan that PID 1 inherited
+        if child != pid || status & 0xff == STOPPED {
+            return; // an orphan that PID 1 inherited, or a program that asked to be traced: it has not ended
         }
         let elapsed = since.elapsed().as_millis();
         // wait(2): the low seven bits are the signal, 0 for an exit whose code is the second byte.
@@ -239,6 +255,10 @@ impl Init {
             0 => format!("\"exit\":{}", (status >> 8) & 0xff),
             signal => format!("\"signal\":{signal}"),
         };
+        // It is gone with what is left of the program, and a worker that is not root cannot look at it.
+        if shared_memory_is_full() {
+            report("\"event\":\"shm_full\"");
+        }
         report(&format!("\"event\":\"ended\",{how},\"elapsed_ms\":{elapsed}"));
         self.state = State::Ended { until: Instant::now() + END_GATE };
     }
@@ -464,6 +484,15 @@ fn report(fields: &str) {
     out.write_all(line.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
+/// Without a free block or inode; false where there is none at all.
+fn shared_memory_is_full() -> bool {
+    let mut answer = FileSystem([0; 16]);
+    // SAFETY: a string, and room for more than the structure has.
+    let answered = unsafe { statvfs(SHARED_MEMORY.as_ptr(), &mut answer) } == 0;
+    let [_, _, blocks, free_blocks, _, _, free_inodes, ..] = answer.0;
+    answered && blocks > 0 && (free_blocks == 0 || free_inodes == 0)
+}
+
 fn errno() -> i32 {
     os_error(&io::Error::last_os_error())
 }
@@ -472,4 +501,6 @@ fn os_error(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or_default()
 }
 
-const _: () = assert!(size_of::<SignalInfo>() == 128 && size_of::<SignalSet>() == 128 && size_of::<*const c_void>() == 8);
+const _: () = assert!(
+    size_of::<SignalInfo>() == 128 && size_of::<SignalSet>() == 128 && size_of::<*const c_void>() == 8
+);

@@ -1,8 +1,10 @@
 //! The command line of `autoresearch-worker`. Standard output is data, standard error is talk.
 
+/// `dataset add`, `list`, `show`, `verify`, `remove`.
+mod dataset;
 /// `doctor`.
 mod doctor;
-/// `image build`, `image list`.
+/// `image …`.
 mod image;
 /// `serve`.
 mod serve;
@@ -18,7 +20,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use kit::task::CancellationToken;
 use serde::Serialize;
 
-use crate::config::{ConfigError, WorkerConfig};
+use crate::{
+    config::{ConfigError, WorkerConfig},
+    datasets::DataSetError,
+};
 
 /// Runs one program per sandbox under hard limits, streams what it prints and measures, and keeps what it made.
 ///
@@ -55,9 +60,12 @@ enum Command {
     Serve(serve::Serve),
     /// Say what works on this host, and what to do about the rest
     Doctor(doctor::Doctor),
-    /// Build or list the images that runs may name
+    /// Build, list and choose the images that runs may name
     #[command(subcommand)]
     Image(image::Image),
+    /// Keep data sets that runs read at /data/NAME
+    #[command(subcommand)]
+    Dataset(dataset::Dataset),
 }
 
 /// How results are printed.
@@ -114,7 +122,8 @@ pub fn main() -> ExitCode {
             let text = format!("error: {}\n", chain(error.as_ref()));
             // Where standard error is closed there is nobody to tell.
             io::stderr().write_all(text.as_bytes()).ok();
-            let usage = error.is::<ConfigError>();
+            let data_set = error.downcast_ref::<DataSetError>().is_some_and(DataSetError::is_usage);
+            let usage = error.is::<ConfigError>() || data_set;
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
@@ -130,6 +139,7 @@ fn run(arguments: &Arguments) -> CommandResult {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Doctor(command) => command.run(&arguments.common).await,
             Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
+            Command::Dataset(command) => command.run(&arguments.common).await,
         }
     });
     // Runs are left as they are; disk work that is under way gets a moment.

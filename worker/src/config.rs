@@ -40,6 +40,8 @@ pub struct WorkerConfig {
     pub docker: DockerConfig,
     /// What input files may take.
     pub blobs: BlobConfig,
+    /// Data sets.
+    pub datasets: DataSetConfig,
     /// What runs may install.
     pub packages: PackageConfig,
     /// Of runs.
@@ -64,6 +66,14 @@ pub struct DockerConfig {
 pub struct BlobConfig {
     /// All of them together.
     pub total: Bytes,
+}
+
+/// Data sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSetConfig {
+    /// One of them, all its files together.
+    pub largest: Bytes,
 }
 
 /// What runs may install besides what is in their image.
@@ -136,6 +146,7 @@ impl Default for WorkerConfig {
             slots: None,
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
+            datasets: DataSetConfig { largest: Bytes(1024 * GIB) },
             packages: PackageConfig { size: Bytes(4 * GIB), time: span(600), cache: Bytes(16 * GIB) },
             limits: LimitConfig {
                 default: LimitTable {

@@ -7,6 +7,8 @@ pub mod blobs;
 pub mod cli;
 /// Defaults, file, environment and flags, turned into one value.
 pub mod config;
+/// Data sets: taking them in, keeping them, lending them to runs.
+pub mod datasets;
 /// CPUs, GPUs and the slots that they make.
 pub mod device;
 /// What works on this host, and what to do about the rest.

@@ -1,7 +1,7 @@
 //! The process: its folder and lock, its sockets, its start and its end.
 //!
 //! ```text
-//! DATA_DIR/{worker-id, lock, worker.sock, running-time, runs/, sandboxes/, blobs/, tombstones}
+//! DATA_DIR/{worker-id, lock, worker.sock, running-time, runs/, sandboxes/, blobs/, datasets/, tombstones}
 //! ```
 //!
 //! Order of a start: folder, lock, the sweep and the recovery of runs, and only then the socket: whoever gets through
@@ -42,6 +42,7 @@ use crate::{
     packages::Packages,
     blobs::Blobs,
     config::WorkerConfig,
+    datasets::{DataSetError, Store},
     run::{
         recovery,
         registry::{Registry, RegistryOptions},
@@ -66,6 +67,9 @@ pub enum ServeError {
     /// The folder, its lock, or a file in it.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The data sets.
+    #[error(transparent)]
+    DataSets(#[from] DataSetError),
     /// The socket's path is too long, and there is no folder for a shorter one.
     #[error(
         "the socket's path {} has more than {SOCKET_PATH_MAX} bytes, and XDG_RUNTIME_DIR is not set: set it, or give a shorter --data-dir",
@@ -262,6 +266,7 @@ async fn open_registry(
         slots: Arc::clone(&rooms.slots),
         gpus: Arc::clone(&rooms.gpus),
         blobs,
+        data_sets: open_data_sets(data_dir).await?,
         packages: Packages::open(&data_dir.join("packages"), config.package_rules())?,
         rules: config.limit_rules(memory, cpus),
         retention: config.retention.0,
@@ -272,6 +277,13 @@ async fn open_registry(
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0);
     Ok(recovery::open(options, running_s).await?)
+}
+
+/// What an addition that was killed has left is removed.
+async fn open_data_sets(data_dir: &Path) -> Result<Store, ServeError> {
+    let data_dir = data_dir.to_owned();
+    let opened = kit::task::blocking("open data sets", move || Store::open(&data_dir)).await;
+    Ok(opened.unwrap_or(Err(DataSetError::Stopped))?)
 }
 
 /// Binds the socket; one that an earlier process left is removed, which the folder's lock allows.
@@ -319,6 +331,9 @@ async fn housekeeping(
             registry.retire();
             if let Err(error) = registry.options().blobs.sweep_partial() {
                 tracing::warn!(%error, "partial uploads could not be swept");
+            }
+            if let Err(error) = registry.options().data_sets.tidy() {
+                tracing::warn!(%error, "data sets that were removed could not be swept");
             }
         };
         kit::task::blocking("housekeeping", work).await;

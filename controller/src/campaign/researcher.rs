@@ -121,6 +121,10 @@ pub struct DataSetInfo {
     pub name: String,
     /// Columns, sizes, what it is.
     pub description: String,
+    /// "3 files, 20MiB".
+    pub size: String,
+    /// Of its content, for the report: no two data sets of one name can be taken for each other.
+    pub digest: String,
     /// The table's smallest effect of interest for the metric named in the text, where there is one.
     pub smallest_effect: Option<f64>,
 }

@@ -21,7 +21,7 @@ use super::{
     config::Config,
     error::{CliError, chain},
     out::{Printer, json_number},
-    progress,
+    progress, research,
     session::{Session, journal_failed},
     signals,
     values::{Count, Cpus},
@@ -86,6 +86,9 @@ pub struct Args {
     /// The image, by its name on the worker [default: torch].
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
+    /// A data set of the worker, or one that ships (digits, austen); ar.dataset(NAME) is its path. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    dataset: Vec<String>,
     /// ar.params, a JSON object [default: {}].
     #[arg(long, value_name = "JSON", allow_negative_numbers = true, value_parser = params)]
     params: Option<serde_json::Value>,
@@ -126,6 +129,12 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
     check_packages(&args.packages)?;
     let backend = args.backend.clone().or(config.backend.clone());
+    for (index, name) in args.dataset.iter().enumerate() {
+        kit::name::check_name(name).map_err(|e| CliError::field("--dataset", e))?;
+        if args.dataset[..index].contains(name) {
+            return Err(CliError::field("--dataset", format!("`{name}` is named twice")));
+        }
+    }
     let session = Session::open(&config.data_dir()?, backend.as_deref()).await?;
     let cancel = CancellationToken::new();
     signals::listen(cancel.clone(), printer)?;
@@ -180,9 +189,13 @@ impl Exec<'_> {
 
     async fn one_run(&self, cancel: &CancellationToken, watchers: &Watchers) -> Result<Told, CliError> {
         let Session { journal, fleet, .. } = self.session;
+        for name in &self.args.dataset {
+            research::there(name, self.session)?;
+        }
         self.prepare_image(cancel, watchers).await?;
         let digest = fleet.put_blob(self.program.clone()).await?;
-        let spec = self.spec(&digest);
+        let mut spec = self.spec(&digest);
+        self.data_sets(&mut spec).await?;
         let (campaign, run) = (CampaignId::new(), RunId::new());
         journal.create_campaign(self.campaign(campaign)).await.map_err(journal_failed)?;
         let _owned = journal.lock(campaign).map_err(|e| CliError::Failed(chain(&e)))?;
@@ -251,12 +264,35 @@ impl Exec<'_> {
         }
     }
 
+    /// Those that ship travel with the run; the others are the worker's.
+    async fn data_sets(&self, spec: &mut v1::RunSpec) -> Result<(), CliError> {
+        let shipped = research::data_sets();
+        for name in &self.args.dataset {
+            let Some(ours) = shipped.iter().find(|set| set.name == *name) else {
+                spec.data_sets.push(name.clone());
+                continue;
+            };
+            let digest = self.session.fleet.put_blob(ours.bytes.clone()).await?;
+            spec.files.push(v1::InputFile {
+                path: name.clone(),
+                digest: digest.to_string(),
+                size_bytes: ours.bytes.len() as u64,
+                role: v1::InputRole::Data.into(),
+            });
+        }
+        Ok(())
+    }
+
     fn campaign(&self, id: CampaignId) -> NewCampaign {
         NewCampaign {
             id,
             kind: CampaignKind::Exec,
             question: self.args.file.display().to_string(),
-            settings: serde_json::json!({ "image": self.image, "seed": self.args.seed }),
+            settings: serde_json::json!({
+                "image": self.image,
+                "seed": self.args.seed,
+                "data_sets": self.args.dataset,
+            }),
             researcher: "none".to_owned(),
             seed: None,
             limits: Limits::default(),
@@ -305,7 +341,9 @@ impl Exec<'_> {
 
 /// The worker names fields of the protocol; a person gave flags.
 fn flag(field: &str) -> &str {
-    match field.rsplit('.').next().unwrap_or(field) {
+    let last = field.rsplit('.').next().unwrap_or(field);
+    match last.split('[').next().unwrap_or(last) {
+        "data_sets" => "--dataset",
         "memory_bytes" => "--memory",
         "time_ms" => "--time-limit",
         "cpu_millis" => "--cpus",

@@ -285,8 +285,7 @@ async fn fetch_once(
     };
     let status = |s: tonic::Status| FleetError::call("ReadArtifact", &s);
     let mut stream = link.client().await?.read_artifact(request).await.map_err(status)?.into_inner();
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
+    let beside = beside(path, &artifact.name);
     let mut file = tokio::fs::File::create(&beside).await.map_err(file_error)?;
     let mut hasher = Hasher::new();
     while let Some(chunk) = stream.message().await.map_err(status)? {
@@ -304,6 +303,13 @@ async fn fetch_once(
         });
     }
     tokio::fs::rename(&beside, path).await.map_err(file_error)
+}
+
+/// Where an artifact is written until it is whole: above the folder of the artifacts, whose every name is the program's to
+/// choose, also one of 255 bytes to which nothing can be added. Artifacts of a run are fetched one after another.
+fn beside(path: &std::path::Path, name: &str) -> std::path::PathBuf {
+    let artifacts = path.ancestors().nth(name.split('/').count()).unwrap_or(path);
+    artifacts.with_extension("part")
 }
 
 async fn release(link: &Link, start: &v1::StartRunRequest, last_sequence: u64) -> Result<(), FleetError> {

@@ -40,7 +40,7 @@ impl Journal {
     }
 
     /// Where an artifact belongs. Its name comes from a sandbox, so it is checked: relative, no `.` or `..`, no
-    /// control characters, at most 512 bytes and 16 parts of 255.
+    /// control characters, at most 512 bytes and a file below 16 folders, each of 255 bytes.
     ///
     /// # Errors
     /// [`JournalError::ArtifactName`] with the name, escaped and cut.
@@ -59,7 +59,7 @@ impl Journal {
                 && part != ".."
                 && !part.chars().any(char::is_control)
         };
-        if name.len() > 512 || name.split('/').count() > 16 || !name.split('/').all(part_ok) {
+        if name.len() > 512 || name.split('/').count() > 17 || !name.split('/').all(part_ok) {
             return Err(wrong());
         }
         Ok(self.run_folder(campaign, run).join("artifacts").join(name))

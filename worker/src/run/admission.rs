@@ -28,7 +28,7 @@ use super::{
     spool::SpoolWriter,
     state::State,
 };
-use crate::sandbox::SandboxId;
+use crate::{datasets::Lent, sandbox::SandboxId};
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;
@@ -63,6 +63,7 @@ impl Registry {
         if !image.prepared {
             return Err(StartError::ImageNotPrepared(spec.image));
         }
+        let data_sets = self.lend(&spec).await?;
         let (files, missing) = self.find_files(&spec);
         if !missing.is_empty() {
             return Err(StartError::MissingBlobs(missing));
@@ -131,8 +132,9 @@ impl Registry {
         let progress = watch::Sender::new(Progress::default());
         let parts = DriverParts {
             folder,
-            run_json: run_json(&spec, &limits),
-            layers: Vec::new(),
+            run_json: run_json(&spec, &limits, &data_sets),
+            layers: data_sets.iter().map(|lent| lent.layer.clone()).collect(),
+            held_data_sets: data_sets.into_iter().map(|lent| lent.held).collect(),
             files,
             lease,
             reservation: Some(reservation),
@@ -188,11 +190,32 @@ impl Registry {
             let problem = format!("is {}; a slot of this worker has at most {most} GPUs", spec.gpus);
             wrong.push(Violation { field: "spec.gpus".to_owned(), problem });
         }
-        for (index, name) in spec.data_sets.iter().enumerate() {
-            let problem = format!("this worker has no data set `{name}`");
-            wrong.push(Violation { field: format!("spec.data_sets[{index}]"), problem });
-        }
         if wrong.is_empty() { Ok(()) } else { Err(SpecError(wrong)) }
+    }
+
+    /// The run's data sets, each once, in the order of the spec.
+    async fn lend(&self, spec: &CheckedSpec) -> Result<Vec<Lent>, StartError> {
+        if spec.data_sets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (store, names) = (self.options.data_sets.clone(), spec.data_sets.clone());
+        let work = move || {
+            let (mut lent, mut wrong) = (Vec::new(), Vec::new());
+            for (index, name) in names.iter().enumerate() {
+                let twice = names[..index].contains(name).then(|| "comes twice".to_owned());
+                let problem = match (twice, store.lend(name)) {
+                    (None, Ok(data_set)) => {
+                        lent.push(data_set);
+                        continue;
+                    }
+                    (Some(twice), _) => twice,
+                    (None, Err(error)) => format!("this worker cannot lend it: {error}"),
+                };
+                wrong.push(Violation { field: format!("spec.data_sets[{index}]"), problem });
+            }
+            if wrong.is_empty() { Ok(lent) } else { Err(SpecError(wrong)) }
+        };
+        Ok(kit::task::blocking("lend data sets", work).await.ok_or(StartError::Stopping)??)
     }
 
     fn find_files(&self, spec: &CheckedSpec) -> (Vec<(String, PathBuf)>, Vec<Digest>) {
@@ -248,11 +271,15 @@ fn accept(folder: &Path, record: &Record, spec: &[u8]) -> Result<SpoolWriter, St
 }
 
 /// What the runner reads in `in/run.json`.
-fn run_json(spec: &CheckedSpec, limits: &RunLimits) -> Vec<u8> {
+fn run_json(spec: &CheckedSpec, limits: &RunLimits, data_sets: &[Lent]) -> Vec<u8> {
     let program = spec.inputs.iter().find(|input| input.program).map(|input| input.path.as_str());
     let data = spec.inputs.iter().filter(|input| !input.program);
-    let datasets: serde_json::Map<String, serde_json::Value> =
-        data.map(|input| (input.path.clone(), format!("/in/files/{}", input.path).into())).collect();
+    let lent = data_sets.iter().map(|lent| (lent.name.clone(), lent.path.clone()));
+    // A file that came with the run is found by its own name also where a data set has it.
+    let datasets: serde_json::Map<String, serde_json::Value> = lent
+        .chain(data.map(|input| (input.path.clone(), format!("/in/files/{}", input.path))))
+        .map(|(name, path)| (name, path.into()))
+        .collect();
     let streams: serde_json::Map<String, serde_json::Value> =
         spec.stream_seeds.iter().map(|(name, seed)| (name.clone(), (*seed).into())).collect();
     serde_json::json!({

@@ -25,6 +25,7 @@ use super::{
     state::{Action, Reason, Refusal, RunEvent, State, next},
 };
 use crate::{
+    datasets::LentImage,
     packages::{HeldLayer, PackageTool, Packages},
     sandbox::{
         Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
@@ -53,6 +54,8 @@ pub struct DriverParts {
     pub run_json: Vec<u8>,
     /// Read-only trees: the run's data sets, then its packages.
     pub layers: Vec<Layer>,
+    /// While the run may still mount them, its data sets are not removed.
+    pub held_data_sets: Vec<LentImage>,
     /// The inputs' paths in the run and their blobs.
     pub files: Vec<(String, PathBuf)>,
     /// Held until the run has finished.
@@ -88,6 +91,7 @@ impl DriverParts {
     pub(super) fn release(&mut self) {
         self.lease.guard = Box::new(super::seams::Released);
         self.reservation = None;
+        self.held_data_sets.clear();
     }
 }
 

@@ -57,6 +57,10 @@ pub struct Script {
     pub prepare_fails: bool,
     pub verify_fails: bool,
     pub remove_fails: bool,
+    pub kill_fails: bool,
+    pub end_fails: bool,
+    /// A sweep removes nothing.
+    pub stays: bool,
     pub cpu: Duration,
 }
 
@@ -73,6 +77,9 @@ impl Script {
             prepare_fails: false,
             verify_fails: false,
             remove_fails: false,
+            kill_fails: false,
+            end_fails: false,
+            stays: false,
             cpu: Duration::ZERO,
         }
     }
@@ -131,6 +138,9 @@ impl Backend for FakeBackend {
     }
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         self.note("sweep");
+        if lock(&self.script).stays {
+            return Ok(Vec::new());
+        }
         let mut live = lock(&self.live);
         let gone: Vec<SandboxId> = live.difference(keep).copied().collect();
         for id in &gone {
@@ -138,6 +148,13 @@ impl Backend for FakeBackend {
             live.remove(id);
         }
         Ok(gone.iter().map(ToString::to_string).collect())
+    }
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        if !lock(&self.script).stays {
+            return BTreeSet::new();
+        }
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 }
 
@@ -220,6 +237,13 @@ impl Sandbox for FakeSandbox {
                 }
             }
             Order::Kill => {
+                if self.script.kill_fails {
+                    return Err(SandboxError::NoAnswer {
+                        id: self.id,
+                        order,
+                        waited: Duration::from_secs(1),
+                    });
+                }
                 if self.reports.borrow().gone.is_some() {
                     return Err(gone());
                 }
@@ -251,6 +275,9 @@ impl Sandbox for FakeSandbox {
     }
     async fn end(&self) -> Result<(), SandboxError> {
         self.note("end");
+        if self.script.end_fails {
+            return Err(SandboxError::Call { verb: "remove", id: self.id, detail: "on purpose".into() });
+        }
         Ok(())
     }
     async fn remove(&self) -> Result<(), SandboxError> {
@@ -295,7 +322,7 @@ impl ImageSource for FakeImages {
 #[derive(Debug)]
 pub struct FakeSlots {
     pub holders: Arc<Mutex<BTreeMap<u32, Option<RunId>>>>,
-    pub set_aside: Mutex<Vec<u32>>,
+    pub set_aside: Mutex<BTreeMap<u32, String>>,
 }
 
 #[derive(Debug)]
@@ -316,13 +343,17 @@ impl SlotSource for FakeSlots {
             cpu_millis: 1000,
             memory_bytes: 1 << 30,
             holder: *holder,
-            ..SlotView::default()
+            gpu_uuids: vec![format!("GPU-{index}")],
+            quarantined: lock(&self.set_aside).get(index).cloned().unwrap_or_default(),
         };
         lock(&self.holders).iter().map(view).collect()
     }
     fn take(&self, run_id: RunId, _gpus: u32) -> Option<SlotLease> {
         let mut holders = lock(&self.holders);
-        let (index, holder) = holders.iter_mut().find(|(_, holder)| holder.is_none())?;
+        let aside = lock(&self.set_aside);
+        let free =
+            |(index, holder): &(&u32, &mut Option<RunId>)| holder.is_none() && !aside.contains_key(index);
+        let (index, holder) = holders.iter_mut().find(free)?;
         *holder = Some(run_id);
         Some(SlotLease {
             grant: SlotGrant {
@@ -336,8 +367,8 @@ impl SlotSource for FakeSlots {
             guard: Box::new(FakeGuard(Arc::clone(&self.holders), *index)),
         })
     }
-    fn set_aside(&self, index: u32, _why: &str) {
-        lock(&self.set_aside).push(index);
+    fn set_aside(&self, index: u32, why: &str) {
+        lock(&self.set_aside).entry(index).or_insert_with(|| why.to_owned());
     }
 }
 
@@ -391,6 +422,7 @@ impl House {
             slots: slots.clone(),
             gpus: Arc::new(NoGpus),
             blobs: blobs.clone(),
+            data_sets: crate::datasets::Store::at(root.path()),
             packages: Packages::open(&root.path().join("packages"), config.package_rules()).unwrap(),
             rules: config.limit_rules(1 << 30, 1000),
             retention: Duration::from_secs(100),

@@ -15,7 +15,7 @@ use super::{
     state::State,
     traceback,
 };
-use crate::sandbox::{Evidence, Order, Reading, Sandbox};
+use crate::sandbox::{Evidence, Order, Reading, Sandbox, SandboxError};
 
 /// Between two usage samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
@@ -154,8 +154,11 @@ impl Driver {
         let Some(sandbox) = self.sandbox.clone() else { return };
         if !self.quiet {
             // After an end that nobody expected something may still live, and a live writer makes every look a race.
-            if let Err(error) = tokio::time::timeout(REMOVE_LIMIT, sandbox.order(Order::Kill)).await {
-                tracing::warn!(%error, "the sandbox does not answer");
+            match tokio::time::timeout(REMOVE_LIMIT, sandbox.order(Order::Kill)).await {
+                Ok(Ok(()) | Err(SandboxError::Gone { .. })) => {}
+                // What may still live may still write to the slot's GPUs, also where the engine forgets its container.
+                Ok(Err(error)) => self.set_aside(&format!("a kill was not confirmed: {error}")),
+                Err(_) => self.set_aside("a kill was not confirmed in time"),
             }
         }
         if self.wall.is_none() {
@@ -167,15 +170,25 @@ impl Driver {
         if evidence.complete {
             self.record_event(Kind::Usage(usage_of(&evidence.reading, Vec::new()))).await;
         }
-        match tokio::time::timeout(REMOVE_LIMIT, sandbox.end()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.set_aside(&error.to_string()),
-            Err(_) => self.set_aside("the container was not gone in time"),
-        }
-        let collected = self.collect(&sandbox).await;
+        let unconfirmed = match tokio::time::timeout(REMOVE_LIMIT, sandbox.end()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the container was not gone in time".to_owned()),
+        };
+        let collected = match &unconfirmed {
+            None => self.collect(&sandbox).await,
+            // Something of the program may still write: its tree is not to be read.
+            Some(why) => {
+                self.set_aside(why);
+                Collected::nothing(&format!("nothing is copied before the sandbox's end is confirmed: {why}"))
+            }
+        };
         let mut outcome =
             outcome::classify(&self.facts(&sandbox, &evidence, &drained), &self.parts.record.limits);
         outcome.notes.extend(drained.notes.iter().cloned());
+        if unconfirmed.is_some() {
+            outcome.notes.extend(collected.left_out.iter().map(|left_out| left_out.reason.clone()));
+        }
         if let Some(reason) = &collected.exceeded {
             // A failure of the program's own explains more than what it left behind.
             if matches!(outcome.kind(), OutcomeKind::Succeeded | OutcomeKind::MissingMetrics) {
@@ -218,6 +231,7 @@ impl Driver {
             reports: sandbox.reports().borrow().clone(),
             killed_by_engine: self.killed_by_engine,
             evidence: evidence.clone(),
+            disk_peak: self.meter.disk_peak.max(evidence.reading.disk_bytes),
             exception: traceback::parse(&drained.stderr_tail),
             stderr_tail: kit::text::printable(&String::from_utf8_lossy(&drained.stderr_tail)),
             diverged: drained.diverged.clone(),
@@ -230,6 +244,7 @@ impl Driver {
             uid: self.parts.lease.grant.uid,
             bytes_max: self.parts.record.limits.artifact_bytes,
             files_max: self.parts.record.limits.artifact_files,
+            time_max: ArtifactRules::time_for(self.parts.record.limits.artifact_bytes),
         };
         let (source, target) = (sandbox.artifacts(), self.parts.folder.join("artifacts"));
         let work = move || artifacts::collect(&source, &target, rules);

@@ -31,6 +31,8 @@ pub struct Facts {
     pub killed_by_engine: bool,
     /// Of the cgroup, behind the end gate.
     pub evidence: Evidence,
+    /// The most of the disk that a reading found in use.
+    pub disk_peak: u64,
     /// In the last of standard error.
     pub exception: Option<Exception>,
     /// The last of standard error, for a failure without a traceback.
@@ -140,7 +142,7 @@ fn decide(facts: &Facts, limits: &RunLimits) -> Outcome {
         return outcome(OutcomeKind::GpuOutOfMemory, "the framework ran out of the GPU's memory");
     }
     if unsuccessful && evidence.complete {
-        if evidence.disk_full {
+        if evidence.disk_full || was_refused_room(facts, limits) {
             let size = kit::size::Bytes(limits.disk_bytes);
             return limit_exceeded("disk", format!("the run's disk of {size} was full"));
         }
@@ -182,6 +184,14 @@ fn decide(facts: &Facts, limits: &RunLimits) -> Outcome {
         };
     }
     Outcome { notes, ..outcome(OutcomeKind::Succeeded, "the program exited with 0") }
+}
+
+/// The last reading may find room again: what the program had open without a name is gone with it, and ext4 refuses a block
+/// some way before the last one while others are still on their way to the disk. Then both count together, the program's
+/// word and that the disk was nearly full; neither does alone.
+fn was_refused_room(facts: &Facts, limits: &RunLimits) -> bool {
+    let nearly = limits.disk_bytes - limits.disk_bytes / 8;
+    facts.exception.as_ref().is_some_and(Exception::is_disk_full) && facts.disk_peak >= nearly.max(1)
 }
 
 fn own_reason(facts: &Facts, limits: &RunLimits) -> Option<Outcome> {
@@ -400,6 +410,24 @@ mod tests {
             assert_eq!((outcome(1).kind(), outcome(1).limit.as_str()), (OutcomeKind::LimitExceeded, limit));
             assert_eq!(outcome(0).kind(), OutcomeKind::Succeeded);
         }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_explains_a_failure_that_says_so() {
+        let message = "[Errno 28] No space left on device".to_owned();
+        let words = Exception { class: "OSError".into(), message, ..Exception::default() };
+        let limits = RunLimits { disk_bytes: 64 << 20, ..RunLimits::default() };
+        let kind = |disk_peak, exception: Option<&Exception>| {
+            let facts = with(ended(Some(1), None), |f| {
+                f.disk_peak = disk_peak;
+                f.exception = exception.cloned();
+            });
+            classify(&facts, &limits).kind()
+        };
+        assert_eq!(kind(63 << 20, Some(&words)), OutcomeKind::LimitExceeded);
+        // Neither a disk that was full for a while nor the words alone do.
+        assert_eq!(kind(64 << 20, Some(&Exception::default())), OutcomeKind::Failed);
+        assert_eq!(kind(32 << 20, Some(&words)), OutcomeKind::Failed);
     }
 
     #[test]

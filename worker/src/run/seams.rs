@@ -139,6 +139,3 @@ impl GpuMeter for NoGpus {
         Vec::new()
     }
 }
-
-/// The data sets of this worker, read-only in a run.
-pub type DataSets = Arc<Vec<proto::v1::DataSet>>;

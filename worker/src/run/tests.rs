@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use proto::v1::{
-    DivergenceRule, Event, Finished, Limits, LostCause, OutcomeKind, RunSpec, RunState, event::Kind,
+    DivergenceRule, Event, Finished, Gpu, Limits, LostCause, Machine, OutcomeKind, RunSpec, RunState,
+    event::Kind,
 };
 
 use super::{
@@ -13,7 +14,11 @@ use super::{
     registry::{LookupError, ReleaseError, StartError, lock},
     spool::SpoolReader,
 };
-use crate::{packages::fake::Play, sandbox::Evidence};
+use crate::{
+    packages::fake::Play,
+    sandbox::Evidence,
+    service::{Identity, describe},
+};
 
 async fn finish(house: &House, spec: &RunSpec) -> (RunId, Finished) {
     let id = RunId::new();
@@ -92,6 +97,18 @@ async fn a_good_run_leaves_its_output_metrics_and_artifacts() {
         (&"main.py".into(), &0.1.into(), &3.into())
     );
     house.assert_clean();
+}
+
+#[tokio::test]
+async fn nothing_is_copied_before_the_end_is_confirmed() {
+    let artifacts = vec![("model.pt".to_owned(), b"weights".to_vec())];
+    let script = Script { artifacts, end_fails: true, ..Script::exit(0) };
+    let house = House::new(script).await;
+    let (id, finished) = finish(&house, &house.spec()).await;
+    let copies = house.registry.get(id, OWNER).unwrap().folder.join("artifacts");
+    assert!(finished.artifacts.is_empty() && !copies.exists());
+    assert!(finished.left_out[0].reason.contains("end is confirmed"), "{finished:?}");
+    assert!(finished.outcome.unwrap().notes[0].contains("end is confirmed"));
 }
 
 #[tokio::test]
@@ -238,7 +255,7 @@ async fn admission_refuses_and_leaves_nothing() {
     assert!(matches!(raw, Err(StartError::ImageNotPrepared(name)) if name == "raw"));
     let blob = start(&|spec| spec.files[0].digest = format!("sha256:{}", "0".repeat(64))).await;
     assert!(matches!(blob, Err(StartError::MissingBlobs(digests)) if digests.len() == 1));
-    assert!(matches!(start(&|spec| spec.gpus = 1).await, Err(StartError::Spec(_))));
+    assert!(matches!(start(&|spec| spec.gpus = 2).await, Err(StartError::Spec(_))));
     assert!(matches!(start(&|spec| spec.data_sets.push("mnist".into())).await, Err(StartError::Spec(_))));
     let disk = |spec: &mut RunSpec| {
         let disk_bytes = 256 << 30;
@@ -285,11 +302,63 @@ async fn release_needs_the_last_sequence_and_forgets_for_good() {
 }
 
 #[tokio::test]
-async fn a_sandbox_that_cannot_be_removed_sets_its_slot_aside() {
-    let house = House::new(Script { remove_fails: true, ..Script::exit(0) }).await;
-    let (_, finished) = finish(&house, &house.spec()).await;
-    assert_eq!(kind(&finished), OutcomeKind::Succeeded);
-    assert_eq!(*lock(&house.slots.set_aside), [finished.slot]);
+async fn what_cannot_be_shown_to_be_gone_sets_its_slot_and_its_gpus_aside() {
+    let script = || Script::exit(0);
+    for (script, word) in [
+        (Script { remove_fails: true, ..script() }, "on purpose"),
+        (Script { end_fails: true, ..script() }, "on purpose"),
+        // The engine forgets the container, but nobody has confirmed the kill.
+        (Script { kill_fails: true, ..script() }, "not confirmed"),
+        (Script { kill_fails: true, ..Script::ending(Ending::Vanish(137)) }, "not confirmed"),
+    ] {
+        let house = House::new(script.clone()).await;
+        let (_, finished) = finish(&house, &house.spec()).await;
+        let aside = lock(&house.slots.set_aside).clone();
+        assert_eq!(aside.keys().collect::<Vec<_>>(), [&finished.slot], "{script:?}");
+        assert!(aside[&finished.slot].contains(word), "{aside:?}");
+
+        let name = || "x".to_owned();
+        let identity = Identity { worker_id: name(), boot_id: name(), process_id: name() };
+        let gpu = |index: u32| Gpu { uuid: format!("GPU-{index}"), ..Gpu::default() };
+        let machine = Machine { gpus: vec![gpu(0), gpu(1)], ..Machine::default() };
+        let told = describe::worker(&house.registry, &identity, &machine).await;
+        for (slot, gpu) in told.slots.iter().zip(&told.machine.unwrap().gpus) {
+            let wanted = if slot.index == finished.slot { aside[&slot.index].as_str() } else { "" };
+            assert_eq!((slot.quarantined.as_str(), gpu.quarantined.as_str()), (wanted, wanted));
+        }
+        // Nobody gets it any more.
+        let second = finish(&house, &house.spec()).await.1;
+        assert_ne!(second.slot, finished.slot);
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_left_and_no_sweep_removes_holds_its_slot() {
+    let house = House::new(Script::ending(Ending::Stubborn)).await;
+    let (id, bytes) = (RunId::new(), house.spec().encode_to_vec());
+    let run = house.registry.start(id, OWNER, &bytes).await.unwrap();
+    run.published.clone().wait_for(|p| p.gate.is_some()).await.unwrap();
+    let root = tempfile::tempdir().unwrap();
+    copy(house.root.path(), root.path());
+    let second = House::over(root, Script { stays: true, ..Script::exit(0) }, "boot-1").await;
+    assert_eq!(lock(&second.slots.set_aside).keys().collect::<Vec<_>>(), [&run.slot]);
+    assert_ne!(finish(&second, &second.spec()).await.1.slot, run.slot);
+    house.registry.cancel(id, OWNER).await.unwrap();
+    run.wait_finished().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_gone_or_never_was_sets_nothing_aside() {
+    for script in [
+        Script::ending(Ending::Vanish(0)),
+        Script { prepare_fails: true, ..Script::exit(0) },
+        Script { verify_fails: true, ..Script::exit(0) },
+    ] {
+        let house = House::new(script).await;
+        finish(&house, &house.spec()).await;
+        assert!(lock(&house.slots.set_aside).is_empty());
+        house.assert_clean();
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,12 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// Whether the kernel refused a write because the disk was full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.message.contains("[Errno 28]") || self.message.contains("No space left on device")
+    }
+
     /// Whether the framework says that the device's memory was used up.
     #[must_use]
     pub fn is_gpu_out_of_memory(&self) -> bool {
@@ -57,7 +63,9 @@ fn uncompiled(text: &str) -> Option<usize> {
         if line.starts_with("  File \"") {
             place = Some(at);
         } else if UNCOMPILED.iter().any(|c| line.strip_prefix(c).is_some_and(|rest| rest.starts_with(": "))) {
-            found = place.take().or_else(|| text[at + line.len()..].trim().is_empty().then_some(at));
+            // Stops at the first character that is none, so that many such lines do not each read to the end.
+            let last = || text[at + line.len()..].chars().all(char::is_whitespace);
+            found = place.take().or_else(|| last().then_some(at));
         } else if !line.starts_with(' ') {
             place = None;
         }
@@ -87,7 +95,8 @@ fn of_block(block: &str, header: usize) -> Option<Exception> {
     }
     Some(Exception {
         class: class.to_owned(),
-        message: kit::text::printable(head(&message, MESSAGE_BYTES_MAX)),
+        // Escaped first: an escape is up to six times as long as what it stands for.
+        message: head(&kit::text::printable(head(&message, MESSAGE_BYTES_MAX)), MESSAGE_BYTES_MAX).to_owned(),
         traceback: bounded(&kit::text::printable(kit::text::tail(block, TRACEBACK_BYTES_MAX))),
     })
 }

@@ -10,17 +10,21 @@ use std::{
 
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MountLine {
+pub struct MountLine {
     /// Which folder of the file system is mounted.
     pub root: PathBuf,
     /// Where.
     pub target: PathBuf,
     /// Options of the mount.
     pub options: String,
+    /// What is mounted below it is seen in other mount name spaces too.
+    pub shared: bool,
     /// "ext4", "tmpfs", …
     pub kind: String,
     /// "/dev/loop3", …
     pub source: String,
+    /// Options of the file system: of a tmpfs its size.
+    pub of_system: String,
 }
 
 /// The mounts that a process sees; `self` is this one.
@@ -28,44 +32,61 @@ pub(crate) struct MountLine {
 /// # Errors
 /// Where the process is gone.
 pub(crate) fn mounts_of(process: &str) -> io::Result<Vec<MountLine>> {
-    let text = fs::read_to_string(format!("/proc/{process}/mountinfo"))?;
-    Ok(text.lines().filter_map(parse_mount).collect())
+    Ok(mounts_in(&fs::read(format!("/proc/{process}/mountinfo"))?))
+}
+
+/// The mounts that a mountinfo file names. Any user with a FUSE file system chooses a name, so a line is bytes, and
+/// one that cannot be read hides no other.
+#[must_use]
+pub fn mounts_in(mountinfo: &[u8]) -> Vec<MountLine> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_mount).collect()
 }
 
 // "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue", proc(5).
-fn parse_mount(line: &str) -> Option<MountLine> {
-    let (front, back) = line.split_once(" - ")?;
-    let mut front = front.split(' ').skip(3);
+fn parse_mount(line: &[u8]) -> Option<MountLine> {
+    // The kernel escapes spaces in names, so this one is its own.
+    let middle = memchr::memmem::find(line, b" - ")?;
+    let mut front = line[..middle].split(|byte| *byte == b' ').skip(3);
     let (root, target, options) = (front.next()?, front.next()?, front.next()?);
-    let mut back = back.split(' ');
+    let mut back = line[middle + 3..].split(|byte| *byte == b' ');
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Some(MountLine {
         root: unescape(root),
         target: unescape(target),
-        options: options.to_owned(),
-        kind: back.next()?.to_owned(),
-        source: back.next()?.to_owned(),
+        options: text(options),
+        shared: front.any(|field| field.starts_with(b"shared:")),
+        kind: text(back.next()?),
+        source: text(back.next()?),
+        of_system: text(back.next().unwrap_or_default()),
     })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\040` and the like.
-fn unescape(text: &str) -> PathBuf {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = bytes.get(at + 1..at + 4).and_then(|d| std::str::from_utf8(d).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if bytes[at] == b'\\' => {
+fn unescape(name: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((first, after)) = rest.split_first() {
+        let code = if *first == b'\\' { after.first_chunk::<3>() } else { None };
+        match code.and_then(|digits| octal(*digits)) {
+            Some(byte) => {
                 plain.push(byte);
-                at += 4;
+                rest = &after[3..];
             }
-            _ => {
-                plain.push(bytes[at]);
-                at += 1;
+            None => {
+                plain.push(*first);
+                rest = after;
             }
         }
     }
     PathBuf::from(std::ffi::OsString::from_vec(plain))
+}
+
+/// Three digits as a byte.
+fn octal(digits: [u8; 3]) -> Option<u8> {
+    digits.into_iter().try_fold(0_u8, |value, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
+        value.checked_mul(8)?.checked_add(digit)
+    })
 }
 
 /// A loop device and the file under it.
@@ -84,10 +105,11 @@ pub(crate) fn loop_devices() -> Vec<LoopDevice> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // No such file: not a loop device, or not in use.
-        let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file")) else { continue };
-        let backing = backing.trim_end_matches('\n');
-        let backing = backing.strip_suffix(" (deleted)").unwrap_or(backing);
-        found.push(LoopDevice { device: Path::new("/dev").join(name), backing: PathBuf::from(backing) });
+        let Ok(backing) = fs::read(entry.path().join("loop/backing_file")) else { continue };
+        let backing = backing.strip_suffix(b"\n").unwrap_or(&backing);
+        let backing = backing.strip_suffix(b" (deleted)").unwrap_or(backing);
+        let backing = std::ffi::OsString::from_vec(backing.to_vec()).into();
+        found.push(LoopDevice { device: Path::new("/dev").join(name), backing });
     }
     found
 }
@@ -133,10 +155,24 @@ mod tests {
     #[test]
     fn a_mount_line_is_read_with_its_escapes() {
         let line = r"36 35 7:3 /work /a\040b/c\134d rw,nosuid,nodev master:1 - ext4 /dev/loop3 rw";
-        let mount = parse_mount(line).unwrap();
+        let mount = parse_mount(line.as_bytes()).unwrap();
         assert_eq!(mount.target, Path::new(r"/a b/c\d"));
         assert_eq!((mount.root.as_path(), mount.source.as_str()), (Path::new("/work"), "/dev/loop3"));
-        assert_eq!(parse_mount("36 35 nonsense"), None);
+        assert_eq!((mount.shared, mount.of_system.as_str()), (false, "rw"));
+        let shared = parse_mount(b"27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard").unwrap();
+        assert!(shared.shared);
+        assert_eq!(parse_mount(b"36 35 nonsense"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_hides_no_other_mount() {
+        let found =
+            mounts_in(b"1 2 0:1 / /a\xffb\\0401 rw - fuse x rw\n36 35 7:3 / /work rw - ext4 /dev/loop3 rw\n");
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1].source, "/dev/loop3");
+        assert_eq!(found[0].target.as_os_str().as_encoded_bytes(), b"/a\xffb 1");
+        // Three digits over 255 are no escape.
+        assert_eq!(unescape(br"\777\04"), Path::new(r"\777\04"));
     }
 
     #[test]

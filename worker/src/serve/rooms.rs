@@ -83,7 +83,7 @@ pub async fn connect(
     let cache = kit::folder::cache().unwrap_or_else(|_| data_dir.join("cache"));
     let docker = match DockerBackend::connect(options).await {
         Ok(backend) => {
-            let images = Arc::new(RealImages(Images::new(backend.docker(), cache, stop)));
+            let images = Arc::new(RealImages(Images::of_worker(backend.docker(), cache, data_dir, stop)));
             let backend = Arc::new(backend);
             BackendParts { packages: Arc::clone(&backend) as _, backend, images }
         }

@@ -1,11 +1,12 @@
 //! `GetWorker`: who this worker is and what it can do.
 
 use kit::clock::wall_ns;
-use proto::v1::{Backend, Enforcement, GetWorkerResponse, Image, Machine, Rule, Slot};
+use proto::v1::{Backend, DataSet, Enforcement, GetWorkerResponse, Gpu, Image, Machine, Rule, Slot};
 
 use super::Identity;
 use crate::{
-    run::{ledger::disk_free, registry::Registry},
+    datasets::Manifest,
+    run::{ledger::disk_free, registry::Registry, seams::SlotView},
     sandbox::{self, BackendInfo},
 };
 
@@ -33,6 +34,26 @@ pub fn backend(info: BackendInfo) -> Backend {
     }
 }
 
+/// Why a GPU is set aside: its slot is. Empty where neither is. An instance of a divided GPU has a UUID of its own.
+fn set_aside(uuid: &str, slots: &[SlotView]) -> String {
+    let mut aside = slots.iter().filter(|slot| !slot.quarantined.is_empty());
+    let slot = aside.find(|slot| slot.gpu_uuids.iter().any(|own| own == uuid));
+    slot.map(|slot| slot.quarantined.clone()).unwrap_or_default()
+}
+
+/// As they are now: `dataset add` beside a worker is seen by the next call.
+async fn data_sets(registry: &Registry) -> Vec<DataSet> {
+    let store = registry.options().data_sets.clone();
+    match kit::task::blocking("list data sets", move || store.list()).await {
+        Some(Ok(all)) => all.iter().map(Manifest::wire).collect(),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the data sets cannot be listed");
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
 /// The answer to `GetWorker`.
 pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine) -> GetWorkerResponse {
     let options = registry.options();
@@ -42,7 +63,15 @@ pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine)
         let own = each.images.list().await.into_iter();
         images.extend(own.map(|image| Image { backend: each.backend.name().to_owned(), ..image }));
     }
-    let slots = options.slots.view().into_iter().map(|slot| Slot {
+    let view = options.slots.view();
+    let gpus =
+        machine.gpus.iter().cloned().map(|gpu| Gpu { quarantined: set_aside(&gpu.uuid, &view), ..gpu });
+    let machine = Machine {
+        disk_free_bytes: disk_free(&options.runs_dir).unwrap_or_default(),
+        gpus: gpus.collect(),
+        ..machine.clone()
+    };
+    let slots = view.into_iter().map(|slot| Slot {
         index: slot.index,
         busy: slot.holder.is_some(),
         // Whose it is nobody is told: the call does not say who asks.
@@ -59,13 +88,10 @@ pub async fn worker(registry: &Registry, identity: &Identity, machine: &Machine)
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol_min: proto::PROTOCOL_VERSION,
         protocol_max: proto::PROTOCOL_VERSION,
-        machine: Some(Machine {
-            disk_free_bytes: disk_free(&options.runs_dir).unwrap_or_default(),
-            ..machine.clone()
-        }),
+        machine: Some(machine),
         slots: slots.collect(),
         images,
-        data_sets: Vec::new(),
+        data_sets: data_sets(registry).await,
         default_limits: Some(options.rules.default.wire()),
         largest_limits: Some(options.rules.largest.wire()),
         backends,

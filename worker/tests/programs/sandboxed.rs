@@ -57,6 +57,8 @@ fn main() {
         Some("shm") => fill("/dev/shm/big"),
         Some("forks") => fork_all(),
         Some("look") => look(),
+        Some("calls") => calls(),
+        Some("foreign") => foreign(arguments.get(2).map(String::as_str).unwrap_or_default()),
         Some("links") => {
             fs::create_dir("/work/artifacts").unwrap();
             std::os::unix::fs::symlink("/etc/passwd", "/work/artifacts/passwd").unwrap();
@@ -188,6 +190,118 @@ fn fork_all() {
     }
     println!("forks {forks} {}", io::Error::last_os_error().raw_os_error().unwrap_or_default());
     process::exit(1);
+}
+
+/// Tries what the table of system calls refuses, by number, so that no library stands between. Each line is `NAME ERRNO`,
+/// 0 where it was let through.
+#[cfg(target_arch = "x86_64")]
+fn calls() {
+    let tried = |name: &str, result: c_long| {
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or_default();
+        println!("{name} {}", if result < 0 { errno } else { 0 });
+    };
+    // SAFETY: numbers, or pointers to what lives on; what is let through fails harmlessly.
+    let call = |number: c_long, a: [c_long; 5]| unsafe { syscall(number, a[0], a[1], a[2], a[3], a[4]) };
+    let one = |name: &str, number: c_long, first: c_long| tried(name, call(number, [first, 0, 0, 0, 0]));
+    let parameters = [0u64; 32];
+    let pointer = parameters.as_ptr() as c_long;
+    tried("io_uring_setup", call(425, [4, pointer, 0, 0, 0]));
+    one("io_uring_enter", 426, 0);
+    one("io_uring_register", 427, 0);
+    tried("clone3", call(435, [pointer, 88, 0, 0, 0]));
+    one("userfaultfd", 323, 0);
+    one("keyctl", 250, 0);
+    one("add_key", 248, pointer);
+    one("request_key", 249, pointer);
+    tried("bpf", call(321, [0, pointer, 120, 0, 0]));
+    tried("perf_event_open", call(298, [pointer, 0, -1, -1, 0]));
+    one("unshare", 272, 0x1000_0000);
+    one("setns", 308, 0);
+    tried("mount", call(165, [pointer, pointer, pointer, 0, 0]));
+    one("umount2", 166, pointer);
+    one("pivot_root", 155, pointer);
+    one("chroot", 161, pointer);
+    one("open_tree", 428, 0);
+    one("move_mount", 429, 0);
+    one("fsopen", 430, pointer);
+    one("mount_setattr", 442, 0);
+    one("ptrace", 101, 0);
+    one("process_vm_readv", 310, 0);
+    one("process_vm_writev", 311, 0);
+    one("pidfd_getfd", 438, 0);
+    one("kcmp", 312, 0);
+    one("kexec_load", 246, 0);
+    one("open_by_handle_at", 304, 0);
+    one("quotactl", 179, 0);
+    one("swapon", 167, pointer);
+    one("reboot", 169, 0);
+    one("settimeofday", 164, 0);
+    one("clock_settime", 227, 0);
+    one("sethostname", 170, pointer);
+    one("init_module", 175, 0);
+    one("fanotify_init", 300, 0);
+    one("personality", 135, 0x004_0000);
+    one("file_setattr", 469, 0);
+    one("splice", 275, 0);
+    one("not a call", 600, 0);
+    for (name, socket) in [
+        ("AF_ALG", [38, 5, 0]),
+        ("AF_VSOCK", [40, 1, 0]),
+        ("AF_PACKET", [17, 3, 0]),
+        ("AF_BLUETOOTH", [31, 3, 0]),
+        ("raw socket", [2, 3, 255]),
+        ("SCTP", [2, 1, 132]),
+        ("netfilter", [16, 3, 12]),
+        ("AF_UNIX", [1, 5, 0]),
+        ("TCP", [2, 1, 0]),
+        ("UDP", [10, 2, 17]),
+        ("NETLINK_ROUTE", [16, 3, 0]),
+    ] {
+        tried(name, call(41, [socket[0], socket[1], socket[2], 0, 0]));
+    }
+    // clone with a new user namespace, and one with a namespace's flag and a bit that the kernel cuts off.
+    one("clone a namespace", 56, 0x1000_0011);
+    let file = File::create("/work/attributes").unwrap();
+    for (name, request) in [
+        ("FSSETXATTR", 0x401c_5820),
+        ("SETFLAGS", 0x4008_6602),
+        ("SETFLAGS of 32 bits", 0x4004_6602),
+        ("SETFLAGS with a bit above", 0x1_4008_6602),
+        ("TIOCSTI", 0x5412),
+        ("TIOCLINUX", 0x541c),
+        ("GETFLAGS", 0x8008_6601),
+    ] {
+        tried(name, call(16, [file.as_raw_fd().into(), request, pointer, 0, 0]));
+    }
+    thread::spawn(|| println!("a thread runs")).join().unwrap();
+    let said = process::Command::new("/sandboxed").arg("exit").arg("9").status().unwrap();
+    println!("a child ended with {:?}", said.code());
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn calls() {
+    println!("the numbers are those of x86_64");
+}
+
+/// Calls by another numbering than the processor's own: getpid, which does no harm where it is let through.
+fn foreign(which: &str) {
+    println!("before");
+    #[cfg(target_arch = "x86_64")]
+    match which {
+        // SAFETY: no arguments.
+        "x32" => println!("x32 {}", unsafe { syscall(0x4000_0000 | 39) }),
+        "i386" => {
+            let answer: u64;
+            // SAFETY: getpid of i386's numbers, no arguments; the old gate spoils r8 to r11.
+            unsafe {
+                std::arch::asm!("int 0x80", inlateout("rax") 20u64 => answer,
+                    out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+            }
+            println!("i386 {answer}");
+        }
+        _ => {}
+    }
+    println!("after {which}");
 }
 
 /// What a program can see of itself and of its host.

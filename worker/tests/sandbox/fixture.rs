@@ -63,6 +63,12 @@ impl Fixture {
         connect(&self.worker_id, &self.folder).await
     }
 
+    /// The same worker with another OCI runtime.
+    pub async fn with_runtime(&self, name: &str) -> DockerBackend {
+        let options = options(&self.worker_id, &self.folder);
+        DockerBackend::connect(DockerOptions { runtime: Some(name.to_owned()), ..options }).await.unwrap()
+    }
+
     pub fn sandboxes(&self) -> PathBuf {
         self.folder.join("sandboxes")
     }
@@ -158,15 +164,18 @@ impl Drop for Fixture {
     }
 }
 
-async fn connect(worker_id: &str, folder: &Path) -> DockerBackend {
-    let options = DockerOptions {
+fn options(worker_id: &str, folder: &Path) -> DockerOptions {
+    DockerOptions {
         worker_id: worker_id.to_owned(),
         sandboxes_dir: folder.join("sandboxes"),
         docker_host: None,
         runtime: None,
         clock: SystemClock::shared(),
-    };
-    DockerBackend::connect(options).await.unwrap()
+    }
+}
+
+async fn connect(worker_id: &str, folder: &Path) -> DockerBackend {
+    DockerBackend::connect(options(worker_id, folder)).await.unwrap()
 }
 
 async fn import(docker: &Docker, tag: &str) -> ImageInspect {

@@ -8,7 +8,7 @@ mod fixture;
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
 
 use fixture::{Fixture, MIB, UID, ended, finish, said, words};
-use worker::sandbox::{Backend as _, Order, SandboxError};
+use worker::sandbox::{Backend as _, Enforcement, Order, SandboxError, rules::RuleId};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_runs_and_nothing_of_it_is_left() {
@@ -144,6 +144,47 @@ async fn a_program_sees_nothing_of_the_host() {
     // What is bound shows its place on the volume, never the host's folders.
     assert!(!told.contains("scratch-") && !told.contains("sandboxes"), "{told}");
     finish(&sandbox).await;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_makes_no_call_that_the_table_does_not_name() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.start(&["calls"]).await;
+    let end = ended(&sandbox).await;
+    let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+    assert_eq!(end.exit_code, Some(0), "{told}");
+    const EPERM: &str = "1";
+    const ENOSYS: &str = "38";
+    let absent = ["io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "splice", "not a call"];
+    let open = ["AF_UNIX", "TCP", "UDP", "NETLINK_ROUTE", "GETFLAGS"];
+    let tried: Vec<(&str, &str)> = told.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+    for (name, errno) in tried.iter().filter(|(_, word)| word.bytes().all(|b| b.is_ascii_digit())) {
+        match *name {
+            name if absent.contains(&name) => assert_eq!(*errno, ENOSYS, "{name}"),
+            name if open.contains(&name) => assert_eq!(*errno, "0", "{name}"),
+            // Newer than what older engines can name: absent is refused too.
+            "file_setattr" => assert!([EPERM, ENOSYS].contains(errno), "{name} {errno}"),
+            name => assert_eq!(*errno, EPERM, "{name}"),
+        }
+    }
+    assert!(tried.len() > 55, "{told}");
+    assert!(told.contains("a thread runs\n") && told.contains("a child ended with Some(9)"), "{told}");
+    finish(&sandbox).await;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_another_numbering_ends_the_program() {
+    const SIGSYS: i32 = 31;
+    let fixture = Fixture::new().await;
+    for which in ["x32", "i386"] {
+        let sandbox = fixture.start(&["foreign", which]).await;
+        let end = ended(&sandbox).await;
+        let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
+        assert_eq!((end.signal, told.as_str()), (Some(SIGSYS), "before\n"), "{which}");
+        finish(&sandbox).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -348,7 +389,26 @@ async fn the_backend_says_what_it_enforces() {
     let info = fixture.backend.describe().await;
     assert_eq!((info.name.as_str(), info.unavailable), ("docker", None));
     assert!(info.version.starts_with("engine "), "{}", info.version);
-    for name in ["memory", "processes", "disk", "network", "seccomp"] {
-        assert!(info.rules.iter().any(|rule| rule.name == name), "{name}");
+    let told: Vec<&str> = info.rules.iter().map(|rule| rule.name).collect();
+    let all: Vec<&str> = RuleId::ALL.iter().map(|rule| rule.name()).collect();
+    assert_eq!(told, all, "every rule is answered, in its order");
+    // The tests before this one have seen these hold.
+    for name in ["identity", "seccomp", "files", "network", "memory", "processes", "disk", "leaving"] {
+        let rule = info.rules.iter().find(|rule| rule.name == name).unwrap();
+        assert_eq!(rule.enforcement, Enforcement::Enforced, "{rule:?}");
     }
+    for rule in info.rules.iter().filter(|rule| rule.enforcement == Enforcement::Enforced) {
+        assert!(!rule.detail.is_empty() && rule.remedy.is_empty(), "{rule:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_the_engine_does_not_have_is_refused_with_the_list_of_those_it_has() {
+    let fixture = Fixture::new().await;
+    let backend = fixture.with_runtime("no-such-runtime").await;
+    let reason = backend.describe().await.unavailable.unwrap();
+    assert!(reason.contains("`no-such-runtime`") && reason.contains("runc"), "{reason}");
+    let error = backend.prepare(fixture.class()).await.unwrap_err().to_string();
+    assert!(error.contains("no-such-runtime"), "{error}");
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
 }

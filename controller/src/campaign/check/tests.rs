@@ -24,6 +24,8 @@ impl Scene {
         let data_sets = vec![DataSetInfo {
             name: "digits".into(),
             description: "1,797 digits".into(),
+            size: "1 file, 1MiB".into(),
+            digest: String::new(),
             smallest_effect: None,
         }];
         Self {

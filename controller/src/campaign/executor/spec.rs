@@ -223,6 +223,26 @@ mod tests {
         }
     }
 
+    /// What a model writes is a plan and a program: neither has a place for an image, a backend or a package, and a
+    /// parameter that is called so is the program's and nothing else.
+    #[test]
+    fn no_plan_and_no_parameter_names_an_image() {
+        let (plan, blob) = (ablation(), blob());
+        for key in ["image", "images", "backend", "container"] {
+            let mut written = serde_json::to_value(&plan).unwrap();
+            written[key] = "evil".into();
+            let refused = serde_json::from_value::<Plan>(written).unwrap_err().to_string();
+            assert!(refused.contains(key), "{refused}");
+        }
+        let mut variant = plan.variants()[0].clone();
+        variant.params.insert("image".to_owned(), "evil".into());
+        variant.params.insert("backend".to_owned(), "evil".into());
+        let spec = spec(&common(&plan, &blob, None), &variant, 5, Purpose::Full);
+        assert_eq!((spec.image.as_str(), spec.backend.as_str()), ("torch", ""));
+        let params: Value = serde_json::from_str(&spec.params_json).unwrap();
+        assert_eq!(params["image"], "evil");
+    }
+
     #[test]
     fn streams_that_a_seed_does_not_vary_are_fixed() {
         let (mut plan, blob) = (ablation(), blob());

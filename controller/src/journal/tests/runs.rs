@@ -204,6 +204,10 @@ async fn an_artifacts_name_stays_below_its_run() {
     let (id, run) = (CampaignId::new(), RunId::new());
     let inside = journal.artifact_path(id, run, "plots/a b.png").unwrap();
     assert!(inside.starts_with(journal.run_folder(id, run)));
+    // As deep and as long as a worker lets them through.
+    for longest in [format!("{}x", "d/".repeat(16)), "n".repeat(255)] {
+        assert!(journal.artifact_path(id, run, &longest).is_ok(), "{longest}");
+    }
     for wrong in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a\nb", "a\0", &"x".repeat(600)] {
         assert!(journal.artifact_path(id, run, wrong).is_err(), "{wrong:?}");
     }

@@ -106,6 +106,20 @@ pub enum Parsed {
     Bad,
 }
 
+/// What the head of a frame announces, without a look at its checksum: how many bytes it has, and the sequence that
+/// its event begins with. `None` where no frame of ours begins like this.
+#[must_use]
+pub fn announced(bytes: &[u8]) -> Option<(usize, u64)> {
+    let length = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
+    // Field 1 of Event, a varint: prost writes fields in their order, and no sequence is 0.
+    let varint = bytes.get(FRAME_HEADER_BYTES..)?.strip_prefix(&[8])?;
+    if length > PAYLOAD_BYTES_MAX {
+        return None;
+    }
+    let mut varint = &varint[..varint.len().min(10)];
+    Some((FRAME_HEADER_BYTES + length, prost::encoding::decode_varint(&mut varint).ok()?))
+}
+
 /// Reads the frame at the head of `bytes`.
 #[must_use]
 pub fn parse_frame(bytes: &[u8]) -> Parsed {
@@ -152,6 +166,7 @@ mod tests {
         let mut bytes = Vec::new();
         assert!(push_frame(&mut bytes, &event));
         assert_eq!(parse_frame(&bytes), Parsed::Frame(Box::new(event), bytes.len()));
+        assert_eq!(announced(&bytes), Some((bytes.len(), 3)));
         for cut in 0..bytes.len() {
             assert_eq!(parse_frame(&bytes[..cut]), Parsed::Short);
         }

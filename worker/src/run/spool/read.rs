@@ -19,6 +19,9 @@ use crate::run::RunId;
 /// Read at once for a watcher.
 const READ_BYTES: usize = 256 << 10;
 
+/// Summed up at most, while a torn end is searched for good frames: a second's work.
+const SUMMED_BYTES_MAX: usize = 1 << 30;
+
 /// What a whole spool says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
@@ -56,8 +59,10 @@ impl Recovered {
         self.last_sequence = event.sequence;
         self.elapsed_ns = event.elapsed_ns;
         let (stream, end) = match event.kind {
-            Some(Kind::Frame(frame)) => (frame.stream(), frame.offset + frame.data.len() as u64),
-            Some(Kind::Gap(gap)) => (gap.stream(), gap.from_offset + gap.dropped_bytes),
+            Some(Kind::Frame(frame)) => {
+                (frame.stream(), frame.offset.saturating_add(frame.data.len() as u64))
+            }
+            Some(Kind::Gap(gap)) => (gap.stream(), gap.from_offset.saturating_add(gap.dropped_bytes)),
             Some(Kind::Finished(finished)) => {
                 self.finished = Some(finished);
                 return;
@@ -99,42 +104,15 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
     for ordinal in from..=last {
         let path = segment_path(folder, ordinal);
         let bytes = std::fs::read(&path).map_err(|e| SpoolError::io("read", &path, e))?;
-        let damaged =
-            |offset: usize, detail| SpoolError::Damaged { path: path.clone(), offset: offset as u64, detail };
-        let mut good = 0;
-        match Header::decode(&bytes, run_id) {
-            Some(header) if ordinal == from || header.first_sequence == found.last_sequence + 1 => {
-                if ordinal == from {
-                    found.last_sequence = header.first_sequence.saturating_sub(1);
-                }
-                good = format::HEADER_BYTES;
-            }
-            Some(_) => return Err(damaged(0, "its first sequence does not follow the segment before")),
-            // A kill between making a segment and its header leaves a short file.
-            None if ordinal == last && bytes.len() < format::HEADER_BYTES => {}
-            None => return Err(damaged(0, "the header is not what was written")),
-        }
-        while good > 0 && good < bytes.len() {
-            match format::parse_frame(&bytes[good..]) {
-                Parsed::Frame(event, size) if event.sequence == found.last_sequence + 1 => {
-                    found.take(*event);
-                    good += size;
-                }
-                Parsed::Frame(..) => return Err(damaged(good, "a sequence is missing or comes twice")),
-                Parsed::Short | Parsed::Bad if ordinal < last => {
-                    return Err(damaged(good, "a frame is not what was written"));
-                }
-                Parsed::Short | Parsed::Bad => {
-                    if later_frame(&bytes[good..], found.last_sequence + 1) {
-                        return Err(damaged(
-                            good,
-                            "a frame is not what was written, and good ones follow it",
-                        ));
-                    }
-                    break;
-                }
-            }
-        }
+        let place = match (ordinal == from, ordinal == last) {
+            (true, true) => Place::Only,
+            (true, false) => Place::First,
+            (false, true) => Place::Last,
+            (false, false) => Place::Middle,
+        };
+        let good = examine(&mut found, &bytes, run_id, place).map_err(|Damage { offset, detail }| {
+            SpoolError::Damaged { path: path.clone(), offset: offset as u64, detail }
+        })?;
         found.total_bytes += good as u64;
         if good < bytes.len() || good == 0 {
             found.cut_bytes = (bytes.len() - good) as u64;
@@ -148,12 +126,86 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
     Ok(found)
 }
 
+/// Where a segment lies among those that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Its first sequence is taken as it is, and its end may be torn.
+    Only,
+    /// Its first sequence is taken as it is.
+    First,
+    /// It follows another and is followed.
+    Middle,
+    /// It follows another, and its end may be torn.
+    Last,
+}
+
+/// What is wrong with the bytes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Of the first bad frame, in the segment.
+    pub offset: usize,
+    /// What was found.
+    pub detail: &'static str,
+}
+
+/// Takes the events of one segment; gives how many of its bytes are good. The rest is a torn end.
+///
+/// # Errors
+/// Where bad bytes are no torn end, or it does not follow what was found before.
+pub fn examine(found: &mut Recovered, bytes: &[u8], run_id: RunId, place: Place) -> Result<usize, Damage> {
+    let damage = |offset, detail| Err(Damage { offset, detail });
+    let begins = matches!(place, Place::Only | Place::First);
+    let ends = matches!(place, Place::Only | Place::Last);
+    match Header::decode(bytes, run_id) {
+        Some(header) if begins => found.last_sequence = header.first_sequence.saturating_sub(1),
+        Some(header) if follows(header.first_sequence, found.last_sequence) => {}
+        Some(_) => return damage(0, "its first sequence does not follow the segment before"),
+        // A kill between making a segment and its header leaves a short file.
+        None if ends && bytes.len() < format::HEADER_BYTES => return Ok(0),
+        None => return damage(0, "the header is not what was written"),
+    }
+    let mut good = format::HEADER_BYTES;
+    while good < bytes.len() {
+        match format::parse_frame(&bytes[good..]) {
+            Parsed::Frame(event, size) if follows(event.sequence, found.last_sequence) => {
+                found.take(*event);
+                good += size;
+            }
+            Parsed::Frame(..) => return damage(good, "a sequence is missing or comes twice"),
+            Parsed::Short | Parsed::Bad if !ends => return damage(good, "a frame is not what was written"),
+            Parsed::Short | Parsed::Bad => {
+                if later_frame(&bytes[good..], found.last_sequence.saturating_add(1)) {
+                    return damage(good, "a frame is not what was written, and good ones follow it");
+                }
+                break;
+            }
+        }
+    }
+    Ok(good)
+}
+
+fn follows(sequence: u64, last: u64) -> bool {
+    last.checked_add(1) == Some(sequence)
+}
+
 /// Whether a good frame of a later sequence begins anywhere after the first byte: then the bad bytes before it
 /// are damage and no torn end. Data of a frame may look like frames, so the sequence has to fit as well.
+///
+/// The bytes may be the program's own output, made to look like the heads of ever so many large frames. So the
+/// sequence, which comes first, is looked at before anything is summed up, and a torn end whose sums come to more than
+/// [`SUMMED_BYTES_MAX`] is called damage: it costs that run and holds up no start.
 fn later_frame(bytes: &[u8], bad: u64) -> bool {
-    (1..bytes.len()).any(|at| match format::parse_frame(&bytes[at..]) {
-        Parsed::Frame(event, _) => event.sequence > bad && event.sequence - bad <= bytes.len() as u64,
-        Parsed::Short | Parsed::Bad => false,
+    let fits = |sequence: u64| sequence > bad && sequence - bad <= bytes.len() as u64;
+    let mut summed = 0;
+    (1..bytes.len()).any(|at| {
+        let rest = &bytes[at..];
+        let Some((payload, sequence)) = format::announced(rest) else { return false };
+        if !fits(sequence) || rest.len() < payload {
+            return false;
+        }
+        summed += payload;
+        summed > SUMMED_BYTES_MAX
+            || matches!(format::parse_frame(rest), Parsed::Frame(event, _) if fits(event.sequence))
     })
 }
 
@@ -238,7 +290,7 @@ impl SpoolReader {
         loop {
             match format::parse_frame(&self.buffer[self.start..]) {
                 Parsed::Frame(event, size) => {
-                    if event.sequence != self.last + 1 {
+                    if !follows(event.sequence, self.last) {
                         return Err(self.damaged("a sequence is missing or comes twice"));
                     }
                     self.start += size;
@@ -286,7 +338,7 @@ impl SpoolReader {
         self.ordinal += 1;
         self.file = file;
         self.offset = format::HEADER_BYTES as u64;
-        if header.first_sequence != self.last + 1 {
+        if !follows(header.first_sequence, self.last) {
             return Err(self.damaged("its first sequence does not follow the segment before"));
         }
         Ok(())

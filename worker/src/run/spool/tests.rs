@@ -150,3 +150,21 @@ fn a_write_that_fails_breaks_the_writer_for_good() {
     assert!(matches!(writer.append(1, 2, frame(16, b"x")), Err(SpoolError::Io { .. })));
     assert!(writer.append(1, 2, frame(16, b"x")).is_err() && writer.sync().is_err());
 }
+
+#[test]
+fn a_torn_end_full_of_would_be_frames_holds_up_no_start() {
+    let run_id = RunId::new();
+    let folder = tempfile::tempdir().unwrap();
+    let good = filled(folder.path(), run_id, 2, 1 << 20).total_bytes();
+    let path = segment_path(folder.path(), 1);
+    let mut bytes = fs::read(&path).unwrap();
+    // Every 11 bytes the head of a frame of 2 MiB with a sequence that fits: sums over 1.4 TB, were they all made.
+    let mut head = (2_u32 << 20).to_le_bytes().to_vec();
+    head.extend([0, 0, 0, 0, 8, 5, 0]);
+    bytes.extend(head.repeat((8 << 20) / head.len()));
+    fs::write(&path, &bytes).unwrap();
+    let begun = std::time::Instant::now();
+    let error = recover(folder.path(), run_id).unwrap_err();
+    assert!(matches!(error, SpoolError::Damaged { offset, .. } if offset == good), "{error}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}

@@ -4,12 +4,15 @@
 use std::{collections::HashMap, path::Path};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
-    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
-use super::{OWNER_LABEL, SANDBOX_LABEL, Shared};
+use super::{
+    OWNER_LABEL, SANDBOX_LABEL, Shared,
+    gpus::{self, Road},
+};
 use crate::sandbox::{
     SandboxClass, init,
     layout::{BINDS, HOST_NAME, INIT_PATH, OOM_SCORE, OPEN_FILES, environment},
@@ -20,7 +23,12 @@ const LOG_LIMIT: &str = "64k";
 /// What PID 1 needs: to become the program's uid and to kill it.
 const CAPABILITIES: [&str; 3] = ["SETUID", "SETGID", "KILL"];
 
-pub(super) fn body(shared: &Shared, class: &SandboxClass, volume: &Volume) -> ContainerCreateBody {
+pub(super) fn body(
+    shared: &Shared,
+    class: &SandboxClass,
+    volume: &Volume,
+    road: Road,
+) -> ContainerCreateBody {
     let labels = [(OWNER_LABEL, shared.worker_id.clone()), (SANDBOX_LABEL, class.id.to_string())];
     ContainerCreateBody {
         image: Some(class.image_id.clone()),
@@ -40,15 +48,16 @@ pub(super) fn body(shared: &Shared, class: &SandboxClass, volume: &Volume) -> Co
         attach_stdout: Some(false),
         attach_stderr: Some(false),
         network_disabled: Some(true),
-        host_config: Some(host_config(shared, class, volume)),
+        host_config: Some(host_config(shared, class, volume, road)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostConfig {
+fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume, road: Road) -> HostConfig {
     let limits = &class.limits;
     let signed = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
     HostConfig {
+        // Always named: an engine's default may be NVIDIA's, which gives GPUs to whoever sets a variable.
         runtime: Some(shared.runtime.clone()),
         // Resources. Swap equal to memory is no swap; 0 would be twice the memory.
         memory: signed(limits.memory_bytes),
@@ -64,7 +73,7 @@ fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostCo
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-        security_opt: Some(security_options(None)),
+        security_opt: Some(security_options(&shared.seccomp)),
         // Namespaces.
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
@@ -75,7 +84,7 @@ fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostCo
         // Files.
         readonly_rootfs: Some(true),
         mounts: Some(mounts(class, volume)),
-        device_requests: Some(devices(class)),
+        device_requests: Some(gpus::devices(road, &class.slot.gpu_uuids)),
         // Life. The container stays after its end, as the evidence.
         init: Some(false),
         auto_remove: Some(false),
@@ -94,11 +103,9 @@ fn host_config(shared: &Shared, class: &SandboxClass, volume: &Volume) -> HostCo
     }
 }
 
-/// `None`: the engine's own seccomp table. A table of ours goes here as its content (the engine takes no path);
-/// "unconfined" never does.
-fn security_options(seccomp: Option<&str>) -> Vec<String> {
-    let table = seccomp.map(|content| format!("seccomp={content}"));
-    std::iter::once("no-new-privileges:true".to_owned()).chain(table).collect()
+/// Our own seccomp table, as its content (the engine takes no path): an engine's own differs by its version.
+fn security_options(seccomp: &str) -> Vec<String> {
+    vec!["no-new-privileges:true".to_owned(), format!("seccomp={seccomp}")]
 }
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
@@ -127,31 +134,6 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     }
 }
 
-/// By UUID, with the capabilities said: otherwise the image's own variables choose them.
-fn devices(class: &SandboxClass) -> Vec<DeviceRequest> {
-    if class.slot.gpu_uuids.is_empty() {
-        return Vec::new();
-    }
-    let capabilities = ["gpu", "compute", "utility"].map(str::to_owned).to_vec();
-    vec![DeviceRequest {
-        driver: Some(String::new()),
-        count: Some(0),
-        device_ids: Some(class.slot.gpu_uuids.clone()),
-        capabilities: Some(vec![capabilities]),
-        options: None,
-    }]
-}
-
-/// Why an image cannot be a sandbox's: a volume of its own is a writable disk of the host without a limit, and the
-/// loader's and NVIDIA's variables are read by privileged hooks of the host.
-pub(super) fn refuse_image(volumes: &[String], environment: &[String]) -> Option<String> {
-    if let Some(volume) = volumes.first() {
-        return Some(format!("the image declares the volume {volume}: remove VOLUME from its recipe"));
-    }
-    let loader = environment.iter().find(|variable| variable.starts_with("LD_"));
-    loader.map(|variable| format!("the image sets {variable}: remove it from its recipe"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,23 +156,56 @@ mod tests {
     #[test]
     fn a_sandbox_without_a_gpu_sees_none_whatever_the_image_says() {
         assert!(environment(&class(&[], 500)).contains(&"NVIDIA_VISIBLE_DEVICES=void".to_owned()));
-        assert!(devices(&class(&[], 500)).is_empty());
         let with = class(&["GPU-1"], 4500);
         assert!(environment(&with).contains(&"NVIDIA_VISIBLE_DEVICES=GPU-1".to_owned()));
         assert!(environment(&with).contains(&"OMP_NUM_THREADS=4".to_owned()));
-        assert_eq!(devices(&with)[0].device_ids.as_deref(), Some(&["GPU-1".to_owned()][..]));
     }
 
     #[test]
-    fn seccomp_is_never_switched_off() {
-        assert_eq!(security_options(None), ["no-new-privileges:true"]);
-        assert_eq!(security_options(Some("{}"))[1], "seccomp={}");
+    fn seccomp_is_our_own_table() {
+        let profile = crate::sandbox::seccomp::profile().unwrap();
+        let options = security_options(&profile);
+        assert_eq!(options[0], "no-new-privileges:true");
+        let content: serde_json::Value =
+            serde_json::from_str(options[1].strip_prefix("seccomp=").unwrap()).unwrap();
+        assert_eq!(content["defaultAction"], "SCMP_ACT_ERRNO");
     }
 
     #[test]
-    fn an_image_with_a_door_is_refused() {
-        assert!(refuse_image(&["/data".into()], &[]).unwrap().contains("/data"));
-        assert!(refuse_image(&[], &["LD_PRELOAD=/x.so".into()]).unwrap().contains("LD_PRELOAD"));
-        assert_eq!(refuse_image(&[], &["PATH=/bin".into()]), None);
+    fn every_wall_is_asked_for_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket").to_string_lossy().into_owned();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let docker = bollard::Docker::connect_with_unix(&socket, 1, bollard::API_DEFAULT_VERSION).unwrap();
+        let shared = Shared {
+            docker,
+            socket: String::new(),
+            worker_id: "w".into(),
+            sandboxes_dir: "/s".into(),
+            runtime: "runc".into(),
+            program: Vec::new(),
+            seccomp: "{}".into(),
+            clock: kit::clock::SystemClock::shared(),
+        };
+        let class = class(&["GPU-1"], 1500);
+        let volume = Volume::at(&shared.sandboxes_dir, class.id);
+        let asked = |road| body(&shared, &class, &volume, road).host_config.unwrap();
+        let host = asked(Road::Cdi);
+        assert_eq!(host.runtime.as_deref(), Some("runc"));
+        assert_eq!(host.device_requests.as_ref().unwrap()[0].driver.as_deref(), Some("cdi"));
+        assert_eq!(asked(Road::Nvidia).device_requests.unwrap()[0].driver.as_deref(), Some("nvidia"));
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true", "seccomp={}"]);
+        assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
+        assert_eq!((host.pids_limit, host.nano_cpus), (Some(64), Some(1_500_000_000)));
+        assert_eq!(
+            (host.privileged, host.readonly_rootfs, host.init),
+            (Some(false), Some(true), Some(false))
+        );
+        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+        assert_eq!(host.network_mode.as_deref(), Some("none"));
+        assert_eq!(
+            (host.devices, host.device_cgroup_rules, host.binds, host.volumes_from),
+            Default::default()
+        );
     }
 }

@@ -1,17 +1,15 @@
-//! What this host's engine can enforce, in one line for each rule, and what is old or missing. Answers also where
-//! nothing works: then it says why, and the one thing to do.
+//! What this host's engine can enforce and what is to be said of it. Answers also where nothing works: then it says
+//! why, and the one thing to do.
 
-use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum, SystemVersion};
+use bollard::models::SystemInfo;
 
-use super::{ANSWER_LIMIT, Shared, silent_words, words};
-use crate::sandbox::{BackendInfo, Enforcement, Rule};
-
-pub(super) const NEEDS_ROOT: &str = "the worker must run as root here: it mounts each run's volume (start it with sudo, or as a system service)";
-
-/// From here on the engine has the fixes that SANDBOXES.md 3.5 names.
-const ENGINE_FLOOR: (u32, u32, u32) = (29, 5, 1);
-/// Before this an engine's own seccomp table lets io_uring through.
-const ENGINE_OLD_TABLE: (u32, u32, u32) = (25, 0, 0);
+use super::{
+    ANSWER_LIMIT, Shared, plain, silent_words,
+    standing::{self, Host},
+    warnings::{self, Seen},
+    words,
+};
+use crate::sandbox::{BackendInfo, rules};
 
 pub(super) async fn describe(shared: &Shared) -> BackendInfo {
     let mut info = BackendInfo { name: "docker".to_owned(), ..BackendInfo::default() };
@@ -30,173 +28,108 @@ pub(super) async fn describe(shared: &Shared) -> BackendInfo {
         }
     };
     info.version = format!(
-        "engine {}, API {}",
+        "engine {}, API {}, runtime {} of {}",
         version.version.as_deref().unwrap_or("of unknown version"),
-        shared.docker.client_version()
+        shared.docker.client_version(),
+        shared.runtime,
+        runtimes(&system),
     );
-    info.unavailable = unavailable(shared, &system);
-    info.rules = rules(&system);
-    info.warnings = warnings(&system, &version);
+    let seen = kit::task::blocking("look at the host", Seen::look).await.unwrap_or_default();
+    let old = warnings::old_versions(&system, &version, &seen);
+    let host =
+        Host { system: &system, runtime: &shared.runtime, old: &old, core_pattern: &seen.core_pattern };
+    info.unavailable =
+        this_host_lacks().or_else(|| plain::lacks(&shared.sandboxes_dir)).or_else(|| the_engine_lacks(&host));
+    info.rules = rules::answer(|rule| standing::of(&host, rule));
+    plain::weaken(&mut info.rules);
+    info.warnings = warnings::all(&host, &seen);
     info
 }
 
-fn unavailable(shared: &Shared, system: &SystemInfo) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some(NEEDS_ROOT.to_owned());
-    }
-    for (tool, package) in [("mkfs.ext4", "e2fsprogs"), ("mount", "mount"), ("losetup", "mount")] {
-        if !crate::sandbox::loops::has_tool(tool) {
-            return Some(format!("{tool} is not installed: install the package {package}"));
-        }
+fn this_host_lacks() -> Option<String> {
+    if !crate::sandbox::loops::has_tool("mkfs.ext4") {
+        return Some("mkfs.ext4 is not installed: run `sudo apt-get install e2fsprogs`".to_owned());
     }
     if !std::path::Path::new("/dev/loop-control").exists() {
         return Some(
-            "there are no loop devices here (/dev/loop-control): load the kernel module `loop`".to_owned(),
+            "there are no loop devices here (/dev/loop-control): run `sudo modprobe loop`".to_owned(),
         );
-    }
-    if system.os_type.as_deref().is_some_and(|kind| kind != "linux") {
-        return Some("the engine runs no Linux containers".to_owned());
-    }
-    let runtimes = system.runtimes.as_ref();
-    if runtimes.is_some_and(|known| !known.contains_key(&shared.runtime)) {
-        return Some(format!(
-            "the engine has no runtime `{}`: configure it in the engine, or name another",
-            shared.runtime
-        ));
     }
     None
 }
 
-fn rules(system: &SystemInfo) -> Vec<Rule> {
-    let security = system.security_options.clone().unwrap_or_default();
-    let has = |name: &str| {
-        security.iter().any(|option| option.split(',').any(|part| part == format!("name={name}")))
-    };
-    let unconfined =
-        security.iter().any(|option| option.contains("name=seccomp") && option.contains("unconfined"));
-    let by_cgroup = |name, set: Option<bool>, detail: &str| {
-        let remedy = "enable this controller in the kernel (boot with `cgroup_enable=memory swapaccount=1`)";
-        rule(name, set.unwrap_or(false), detail, "the kernel or the engine does not count it", remedy)
-    };
-    let version = match system.cgroup_version {
-        Some(SystemInfoCgroupVersionEnum::_2) => "cgroup v2",
-        _ => "cgroup v1",
-    };
-    let mut rules = vec![
-        by_cgroup(
-            "memory",
-            system.memory_limit,
-            &format!("hard limit by {version}, read back from the kernel"),
-        ),
-        by_cgroup("swap", system.swap_limit, "none beyond memory"),
-        by_cgroup("processes", system.pids_limit, "limit on processes and threads"),
-        by_cgroup("cpu", system.cpu_cfs_quota, "share and set of CPUs"),
-        rule("disk", true, "ext4 volume of its own on a loop device, with a hard size", "", ""),
-        rule("time", true, "the worker's clock, and PID 1's as a backstop", "", ""),
-        rule(
-            "identity",
-            true,
-            "the program has a uid of its slot and no capability; PID 1 has another",
-            "",
-            "",
-        ),
-        rule("files", true, "read-only root; only work/ and tmp/ can be written", "", ""),
-        rule("network", true, "none", "", ""),
-        rule("devices", true, "only the slot's GPUs, by UUID", "", ""),
-    ];
-    let filtered = has("seccomp") && !unconfined;
-    let mut seccomp = rule("seccomp", filtered, "the engine's own table", "the engine filters no calls", "");
-    if filtered {
-        seccomp.enforcement = Enforcement::Weaker; // not a table of ours
-    } else {
-        seccomp.remedy = "use an engine and a kernel with seccomp".to_owned();
+/// Untrusted code is not run without limits on memory and processes.
+fn the_engine_lacks(host: &Host<'_>) -> Option<String> {
+    let system = host.system;
+    if system.os_type.as_deref().is_some_and(|kind| kind != "linux") {
+        return Some("the engine runs no Linux containers".to_owned());
     }
-    rules.push(seccomp);
-    if has("rootless") {
-        let remedy = "use the system's engine, not a rootless one".to_owned();
-        let detail = "a rootless engine cannot set every limit".to_owned();
-        rules.push(Rule { name: "engine", enforcement: Enforcement::Weaker, detail, remedy });
+    if system.runtimes.as_ref().is_some_and(|known| !known.contains_key(host.runtime)) {
+        return Some(format!(
+            "the engine has no OCI runtime `{}`, it has {}: name one of these in `[docker] runtime`, or add it to /etc/docker/daemon.json",
+            host.runtime,
+            runtimes(system),
+        ));
     }
-    rules
-}
-
-fn rule(name: &'static str, holds: bool, how: &str, why_not: &str, remedy: &str) -> Rule {
-    let (enforcement, detail, remedy) = match holds {
-        true => (Enforcement::Enforced, how, ""),
-        false => (Enforcement::NotEnforced, why_not, remedy),
-    };
-    Rule { name, enforcement, detail: detail.to_owned(), remedy: remedy.to_owned() }
-}
-
-fn warnings(system: &SystemInfo, version: &SystemVersion) -> Vec<String> {
-    let mut warnings = system.warnings.clone().unwrap_or_default();
-    let name = version.version.as_deref().unwrap_or_default();
-    match parse(name) {
-        Some(engine) if engine < ENGINE_FLOOR => {
-            let (major, minor, patch) = ENGINE_FLOOR;
-            warnings.push(format!(
-                "engine {name} is older than {major}.{minor}.{patch}: known holes are open unless the distribution mended them"
-            ));
-            if engine < ENGINE_OLD_TABLE {
-                warnings.push(format!("engine {name}: its seccomp table allows io_uring and AF_ALG sockets"));
-            }
-        }
-        Some(_) => {}
-        None => warnings.push(format!("the engine's version `{name}` is not understood")),
-    }
-    let components = version.components.iter().flatten();
-    for runc in components.filter(|component| component.name == "runc") {
-        let fixed = parse(&runc.version).is_some_and(runc_is_fixed);
-        if !fixed {
-            warnings.push(format!(
-                "runc {} is older than 1.2.8, 1.3.3 or 1.4.0: known escapes are open",
-                runc.version
+    for (counted, name) in [(system.memory_limit, "memory"), (system.pids_limit, "processes")] {
+        if counted != Some(true) {
+            return Some(format!(
+                "the engine cannot limit {name} here: boot the kernel with this cgroup controller enabled"
             ));
         }
     }
-    if system.live_restore_enabled == Some(false) {
-        warnings
-            .push("the engine has no live-restore: when it restarts, running programs are lost".to_owned());
+    if host.has("userns") {
+        return Some(
+            "the engine maps user ids (userns-remap), and the volumes here belong to ids that are not mapped: remove `userns-remap` from /etc/docker/daemon.json"
+                .to_owned(),
+        );
     }
-    warnings
+    None
 }
 
-fn runc_is_fixed(version: (u32, u32, u32)) -> bool {
-    match version {
-        (1, 2, patch) => patch >= 8,
-        (1, 3, patch) => patch >= 3,
-        other => other >= (1, 4, 0),
-    }
-}
-
-/// The three numbers at the front of "20.10.24+dfsg1".
-fn parse(text: &str) -> Option<(u32, u32, u32)> {
-    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
-    let mut numbers = digits.split('.').map(str::parse::<u32>);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))
+/// The engine's names of its OCI runtimes, in alphabetical order.
+fn runtimes(system: &SystemInfo) -> String {
+    let mut names: Vec<&str> = system.runtimes.iter().flatten().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    if names.is_empty() { "an unknown list".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::Runtime;
+
     use super::*;
 
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        assert_eq!(parse("20.10.24+dfsg1"), Some((20, 10, 24)));
-        assert_eq!(parse("1.1.5+ds1"), Some((1, 1, 5)));
-        assert_eq!(parse("master"), None);
-        assert!(runc_is_fixed((1, 3, 4)) && !runc_is_fixed((1, 3, 2)) && !runc_is_fixed((1, 1, 99)));
+    fn system() -> SystemInfo {
+        let runtimes = ["runc", "crun"].map(|name| (name.to_owned(), Runtime::default()));
+        SystemInfo {
+            memory_limit: Some(true),
+            pids_limit: Some(true),
+            runtimes: Some(runtimes.into()),
+            os_type: Some("linux".into()),
+            ..SystemInfo::default()
+        }
+    }
+
+    fn lacks(system: &SystemInfo, runtime: &str) -> Option<String> {
+        the_engine_lacks(&Host { system, runtime, old: &[], core_pattern: "" })
     }
 
     #[test]
-    fn a_limit_that_the_kernel_does_not_count_is_not_enforced() {
-        let system =
-            SystemInfo { memory_limit: Some(true), pids_limit: Some(false), ..SystemInfo::default() };
-        let rules = rules(&system);
-        let of = |name: &str| rules.iter().find(|r| r.name == name).unwrap();
-        assert_eq!(of("memory").enforcement, Enforcement::Enforced);
-        assert_eq!(of("processes").enforcement, Enforcement::NotEnforced);
-        assert!(!of("swap").remedy.is_empty());
-        assert_eq!(of("seccomp").enforcement, Enforcement::NotEnforced);
+    fn a_runtime_that_the_engine_does_not_have_is_refused_with_those_it_has() {
+        assert_eq!(lacks(&system(), "runc"), None);
+        let said = lacks(&system(), "runsc").unwrap();
+        assert!(said.contains("`runsc`") && said.contains("crun, runc"), "{said}");
+    }
+
+    #[test]
+    fn no_untrusted_code_without_limits_on_memory_and_processes() {
+        let without = SystemInfo { memory_limit: Some(false), ..system() };
+        assert!(lacks(&without, "runc").unwrap().contains("memory"));
+        assert!(lacks(&SystemInfo { pids_limit: None, ..system() }, "runc").unwrap().contains("processes"));
+        let security_options = Some(vec!["name=userns".to_owned()]);
+        assert!(
+            lacks(&SystemInfo { security_options, ..system() }, "runc").unwrap().contains("userns-remap")
+        );
     }
 }

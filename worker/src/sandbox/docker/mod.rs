@@ -3,8 +3,11 @@
 //! What belongs here: everything that speaks to the engine. The volume, the cgroup and PID 1 are the worker's own
 //! and lie beside this folder, for the backends that come later.
 //!
-//! `create` is the body of a container, which is where most of the walls are; `make` brings it to life; `follow` reads
-//! PID 1's reports; `sweep` removes what nobody owns. `missing` stands in where no engine answers.
+//! `create` is the body of a container, which is where most of the walls are; with `gpus` for its devices;
+//! `make` brings it to life; `follow` reads PID 1's reports; `sweep` removes what nobody owns; `describe`, with
+//! `standing` and `warnings`, says what this engine can enforce.
+//! `helper` is root's hands of a worker that is not root, and `plain` says what such a worker needs. `missing` stands
+//! in where no engine answers.
 
 use std::{
     collections::BTreeSet,
@@ -18,15 +21,20 @@ use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use kit::clock::Clock;
 
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
 mod create;
 mod describe;
 mod follow;
+mod gpus;
+mod helper;
 mod make;
 mod missing;
+mod plain;
+mod standing;
 mod sweep;
 mod tool;
+mod warnings;
 
 pub use missing::MissingDocker;
 
@@ -72,6 +80,8 @@ struct Shared {
     sandboxes_dir: PathBuf,
     runtime: String,
     program: Vec<String>,
+    /// The table of system calls, as the engine takes it.
+    seccomp: String,
     clock: Arc<dyn Clock>,
 }
 
@@ -109,6 +119,7 @@ impl DockerBackend {
             sandboxes_dir,
             runtime: options.runtime.unwrap_or_else(|| "runc".to_owned()),
             program: init::RUNNER.map(str::to_owned).to_vec(),
+            seccomp: seccomp::profile().map_err(|e| engine(e.to_string(), false))?,
             clock: options.clock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -125,6 +136,7 @@ impl DockerBackend {
             sandboxes_dir: old.sandboxes_dir.clone(),
             runtime: old.runtime.clone(),
             program,
+            seccomp: old.seccomp.clone(),
             clock: Arc::clone(&old.clock),
         };
         Self { shared: Arc::new(shared) }
@@ -154,6 +166,10 @@ impl Backend for DockerBackend {
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         sweep::sweep(&self.shared, keep).await
     }
+
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        sweep::left(&self.shared).await
+    }
 }
 
 fn socket_path(host: Option<String>) -> Result<String, SandboxError> {
@@ -179,10 +195,7 @@ fn knock(socket: &str) -> Result<(), SandboxError> {
             false,
         ),
         ErrorKind::ConnectionRefused => engine(format!("nobody listens at {socket}: start Docker"), false),
-        ErrorKind::PermissionDenied => engine(
-            format!("no permission to use {socket}: run as root, or join its group (often `docker`)"),
-            true,
-        ),
+        ErrorKind::PermissionDenied => engine(plain::no_permission(socket), true),
         _ => engine(
             format!("{socket} is no engine's socket ({error}): start Docker, or set DOCKER_HOST"),
             false,
@@ -230,17 +243,20 @@ fn container_name(id: SandboxId) -> String {
     format!("ar-{id}")
 }
 
-/// Removes a container and waits until the engine no longer knows it: it may answer before it is done, refuse
-/// while it is busy, or be done before the call.
+/// Removes a sandbox's container and waits until the engine no longer knows it.
 async fn remove_container(shared: &Shared, id: SandboxId) -> Result<(), SandboxError> {
+    remove_named(shared, &container_name(id), id).await
+}
+
+/// The engine may answer before it is done, refuse while it is busy, or be done before the call.
+async fn remove_named(shared: &Shared, name: &str, id: SandboxId) -> Result<(), SandboxError> {
     const LIMIT: Duration = Duration::from_secs(20);
-    let name = container_name(id);
     let deadline = shared.clock.monotonic() + LIMIT;
     let mut pause = Duration::from_millis(20);
     loop {
         let options = bollard::query_parameters::RemoveContainerOptions { v: true, force: true, link: false };
-        let detail = match shared.docker.remove_container(&name, Some(options)).await {
-            Ok(()) => match shared.docker.inspect_container(&name, None).await {
+        let detail = match shared.docker.remove_container(name, Some(options)).await {
+            Ok(()) => match shared.docker.inspect_container(name, None).await {
                 Err(e) if status_of(&e) == Some(404) => return Ok(()),
                 Err(e) => words(&e),
                 Ok(_) => "it is still there".to_owned(),

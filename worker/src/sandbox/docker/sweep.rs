@@ -6,18 +6,24 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bollard::query_parameters::ListContainersOptions;
 
-use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, engine, remove_container, words};
-use crate::sandbox::{SandboxError, SandboxId, blocking, loops, volume::Volume};
+use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, engine, helper, remove_container, remove_named, words};
+use crate::sandbox::{SandboxError, SandboxId, blocking, loops};
 
-pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
+pub(super) async fn sweep(
+    shared: &Arc<Shared>,
+    keep: &BTreeSet<SandboxId>,
+) -> Result<Vec<String>, SandboxError> {
     let mut removed = Vec::new();
     // Containers first: they hold the mounts.
     for id in containers(shared).await?.difference(keep) {
-        match remove_container(shared, *id).await {
+        // A helper that was left half-way holds the mounts, too.
+        let helper = remove_named(shared, &helper::name(*id), *id).await;
+        match helper.and(remove_container(shared, *id).await) {
             Ok(()) => removed.push(format!("container ar-{id}")),
             Err(error) => tracing::error!(%error, "a container that nobody owns stays"),
         }
@@ -29,13 +35,21 @@ pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result
         remove_container(shared, id)
             .await
             .unwrap_or_else(|error| tracing::error!(%error, "a container stays"));
-        let volume = Volume::at(&shared.sandboxes_dir, id);
+        let volume = shared.volume(id, None);
         match blocking(id, move || volume.remove()).await {
             Ok(()) => removed.push(format!("volume of sandbox {id}")),
             Err(error) => tracing::error!(%error, "a volume that nobody owns stays"),
         }
     }
     Ok(removed)
+}
+
+/// Our containers that are still there. An engine that does not answer makes no new ones either.
+pub(super) async fn left(shared: &Shared) -> BTreeSet<SandboxId> {
+    containers(shared).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the engine does not say what is left");
+        BTreeSet::new()
+    })
 }
 
 async fn containers(shared: &Shared) -> Result<BTreeSet<SandboxId>, SandboxError> {

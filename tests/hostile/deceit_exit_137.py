@@ -1,0 +1,5 @@
+#: about = "ends with the number that others read as a kill"
+#: outcome = "failed"
+#: exit = 137
+import sys
+sys.exit(137)
