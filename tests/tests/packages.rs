@@ -6,6 +6,15 @@ use std::{fs, path::PathBuf, time::Duration};
 use e2e::{Home, wait_for};
 use serde_json::Value;
 
+/// Its worker reserves little disk, so that a run finds a place on a full machine.
+fn home() -> Home {
+    let mut home = Home::new();
+    for (name, value) in [("PACKAGES__SIZE", "256MiB"), ("LIMITS__DEFAULT__DISK", "256MiB")] {
+        home.environment.push((format!("AUTORESEARCH_WORKER_{name}"), value.to_owned()));
+    }
+    home
+}
+
 #[track_caller]
 fn expect(told: &(i32, Value), code: i32, outcome: &str) {
     assert_eq!((told.0, told.1["outcome"].as_str()), (code, Some(outcome)), "{:#}", told.1);
@@ -44,7 +53,7 @@ fn files(home: &Home, folder: &str) -> Vec<(PathBuf, std::time::SystemTime)> {
 
 #[test]
 fn a_package_is_there_without_a_network_and_comes_from_the_cache_the_second_time() {
-    let home = Home::new();
+    let home = home();
     let told = home.exec(USES_EINOPS, &["--package", "einops==0.8.0"]);
     expect(&told, 0, "succeeded");
     let stdout = told.1["stdout"].as_str().expect("stdout");
@@ -72,7 +81,7 @@ fn a_package_is_there_without_a_network_and_comes_from_the_cache_the_second_time
 
 #[test]
 fn what_cannot_be_had_is_told_in_the_resolvers_words() {
-    let home = Home::new();
+    let home = home();
     let words = conflict(&home, &["a-name-that-no-package-has-0815"]);
     assert!(words.contains("No package of the name a-name-that-no-package-has-0815"), "{words}");
     let words = conflict(&home, &["einops==0.0.99"]);
@@ -92,7 +101,7 @@ fn what_cannot_be_had_is_told_in_the_resolvers_words() {
 
 #[test]
 fn places_and_options_are_refused_before_anything_is_done() {
-    let home = Home::new();
+    let home = home();
     let program = home.file("program.py", "print(1)");
     let program = program.to_str().expect("a path");
     for wrong in
@@ -107,7 +116,7 @@ fn places_and_options_are_refused_before_anything_is_done() {
 
 #[test]
 fn a_worker_that_is_killed_while_it_resolves_leaves_nothing() {
-    let mut home = Home::new();
+    let mut home = home();
     home.environment.push(("PIP_INDEX_URL".to_owned(), "http://192.0.2.1:81/simple".to_owned()));
     let program = home.file("program.py", "print(1)");
     let program = program.to_str().expect("a path");
@@ -121,8 +130,9 @@ fn a_worker_that_is_killed_while_it_resolves_leaves_nothing() {
         let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::SIGKILL);
         killed.unwrap_or_else(|e| panic!("{what}: {e}"));
     }
-    home.finish(running, Duration::from_secs(300));
-    home.environment.clear();
+    let ended = home.finish(running, Duration::from_secs(300));
+    assert_ne!(ended.code, 0, "{ended:?}");
+    home.environment.retain(|(name, _)| name != "PIP_INDEX_URL");
     expect(&home.exec("print(1)", &[]), 0, "succeeded");
     let left = e2e::leftovers::of(&home.data_dir());
     assert!(!left.contains(&tool), "{left:?}");
