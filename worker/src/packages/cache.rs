@@ -10,6 +10,7 @@ use std::{
 };
 
 use kit::{digest::Digest, folder::FolderError};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{Lock, Package};
@@ -118,7 +119,7 @@ impl Cache {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(*digest).or_default() += 1;
         let layer =
             HeldLayer { image: self.layer_path(digest), digest: *digest, held: Arc::clone(&self.held) };
-        let used = fs::File::open(&layer.image).and_then(|file| file.set_modified(SystemTime::now()));
+        let used = fs::File::open(&layer.image).and_then(|file| touch(&file));
         match used {
             Ok(()) => Some(layer),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -199,6 +200,12 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// By the kernel's own time: files are only compared with each other.
+fn touch(file: &fs::File) -> std::io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: now })?)
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, FolderError> {
