@@ -41,8 +41,7 @@ pub fn on_engine(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     left.extend(loops(data_dir).into_iter().map(|name| format!("loop device {name}")));
     left.extend(processes(data_dir).into_iter().map(|(pid, command)| format!("process {pid} {command}")));
     left.extend(cgroups(data_dir).into_iter().map(|path| format!("cgroup {}", path.display())));
-    let sandboxes = fs::read_dir(data_dir.join("worker/sandboxes")).into_iter().flatten().flatten();
-    left.extend(sandboxes.map(|entry| format!("folder {}", entry.path().display())));
+    left.extend(sandboxes(data_dir).into_iter().map(|path| format!("folder {}", path.display())));
     let socket = data_dir.join("worker/worker.sock");
     if socket.exists() {
         left.push(format!("socket {}", socket.display()));
@@ -58,6 +57,15 @@ fn containers(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     let listed = command.args(["ps", "-aq", "--filter", &filter]).output();
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Folders of sandboxes, of whichever backend: each has a folder of its own for them, named after the first.
+#[must_use]
+pub fn sandboxes(data_dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data_dir.join("worker")).into_iter().flatten().flatten();
+    let of_backends = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("sandboxes"));
+    let within = of_backends.flat_map(|entry| fs::read_dir(entry.path()).into_iter().flatten().flatten());
+    within.map(|entry| entry.path()).collect()
 }
 
 /// Cgroups that are named by the data folder's worker, a few folders below the root of each hierarchy.

@@ -160,6 +160,12 @@ async fn connect(socket: &Path) -> Result<Client, tonic::transport::Error> {
     Ok(Client::new(channel).max_decoding_message_size(proto::MESSAGE_BYTES_MAX))
 }
 
+/// The backend that `limits` and `endurance` run on: AUTORESEARCH_TEST_BACKEND, else the worker's own choice.
+#[must_use]
+pub fn backend() -> String {
+    std::env::var("AUTORESEARCH_TEST_BACKEND").unwrap_or_default()
+}
+
 /// Limits that a small program needs and a test can afford.
 #[must_use]
 pub fn small_limits() -> Limits {
@@ -193,6 +199,7 @@ pub async fn spec(client: &mut Client, program: &str, limits: Limits) -> Result<
     let files = vec![InputFile { path, digest, size_bytes, role: InputRole::Program.into() }];
     Ok(RunSpec {
         image: "lite".into(),
+        backend: backend(),
         files,
         params_json: "{}".into(),
         limits: Some(limits),

@@ -256,7 +256,7 @@ fn tell(text: &str) {
 async fn two_hundred_runs_and_five_kills_leave_nothing_and_lose_nothing() {
     let home = Home::new();
     let mut worker = WorkerProcess::start(&home, &[("AUTORESEARCH_WORKER_SLOTS", "2")]);
-    drop(worker.ready("").await);
+    drop(worker.ready(&e2e::worker::backend()).await);
     let witness = Witness::of(&home.data_dir());
     let shared = Arc::new(Shared {
         folder: worker.folder.clone(),

@@ -33,7 +33,7 @@ impl Ran {
     async fn of(program: &str, limits: Limits, change: impl FnOnce(&mut RunSpec)) -> Self {
         let home = Home::new();
         let mut worker = WorkerProcess::start(&home, &[("AUTORESEARCH_WORKER_SLOTS", "1")]);
-        let mut client = worker.ready("").await;
+        let mut client = worker.ready(&worker::backend()).await;
         let mut spec = worker::spec(&mut client, program, limits).await.expect("a spec");
         change(&mut spec);
         let witness = Witness::of(&home.data_dir());

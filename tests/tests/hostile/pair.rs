@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::{
-    Home, wait_for,
+    Home, leftovers, wait_for,
     witness::Witness,
     worker::{self, WorkerProcess},
 };
@@ -90,17 +90,14 @@ pub async fn strangers(backend: Backend) {
         let mut events = Vec::new();
         worker::watch(&mut watching, NEIGHBOUR, &run_id, &mut events).await.map(|()| events)
     });
-    let log = |folder: std::path::PathBuf| {
-        move || {
-            let logs = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            let there = logs.into_iter().any(|sandbox| {
-                let path = sandbox.path().join("volume/logs/stdout");
-                std::fs::read_to_string(path).is_ok_and(|text| text.contains("there"))
-            });
-            if there { Ok(()) } else { Err("the neighbour has said nothing".to_owned()) }
-        }
-    };
-    wait_for("the neighbour's word", Duration::from_secs(30), log(process.folder.join("sandboxes")));
+    let data_dir = home.data_dir();
+    wait_for("the neighbour's word", Duration::from_secs(30), || {
+        let there = leftovers::sandboxes(&data_dir).into_iter().any(|sandbox| {
+            let log = std::fs::read_to_string(sandbox.join("volume/logs/stdout"));
+            log.is_ok_and(|text| text.contains("there"))
+        });
+        if there { Ok(()) } else { Err("the neighbour has said nothing".to_owned()) }
+    });
 
     let mut spec = worker::spec(&mut client, SEEKER, limits).await.expect("a spec");
     spec.backend = backend.name().to_owned();
