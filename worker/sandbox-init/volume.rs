@@ -27,6 +27,8 @@ use std::{
     time::Duration,
 };
 
+/// All that a program may call by a name: itself. An engine gives a container without a network an empty one.
+const HOSTS: &[u8] = b"127.0.0.1 localhost\n::1 localhost\n";
 const IMAGE: &str = "volume.ext4";
 const VOLUME: &str = "volume";
 /// The same file system without links that are followed and programs that run: the worker reads artifacts through it.
@@ -216,6 +218,9 @@ fn furnish(volume: &Path, layout: &Layout) -> Outcome<()> {
     let program = fs::read(this).map_err(failed("read", this))?;
     let mut copy = new_file(&volume.join("init/sandbox-init"), (0, 0), 0o500)?;
     copy.write_all(&program).map_err(failed("write", &volume.join("init/sandbox-init")))?;
+    new_file(&volume.join("init/hosts"), (0, 0), 0o444)?
+        .write_all(HOSTS)
+        .map_err(failed("write", &volume.join("init/hosts")))?;
     new_file(&volume.join("in/init"), (uid, 0), 0o640)?;
     new_file(&volume.join("ballast"), (uid, gid), 0o600)?;
     for (name, bytes) in STREAMS.iter().zip(layout.log_bytes) {

@@ -4,6 +4,8 @@ use super::{SandboxClass, init};
 
 /// Where PID 1's program lies inside.
 pub(crate) const INIT_PATH: &str = "/sandbox-init";
+/// The names that a program may use.
+pub(crate) const HOSTS_PATH: &str = "/etc/hosts";
 /// The volume's folders inside, and whether they are read-only.
 pub(crate) const BINDS: [(&str, &str, bool); 4] =
     [("work", "/work", false), ("tmp", "/tmp", false), ("logs", "/logs", false), ("in", "/in", true)];

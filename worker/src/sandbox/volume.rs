@@ -95,6 +95,11 @@ impl Volume {
         self.folder.join(VIEW).join("work").join("artifacts")
     }
 
+    /// The names that a program may use, on the volume for the same reason as PID 1's program.
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.path().join("init").join("hosts")
+    }
+
     /// PID 1's program, on the volume so that a bind of it tells nothing of the host.
     pub(crate) fn init_program(&self) -> PathBuf {
         self.path().join("init").join("sandbox-init")

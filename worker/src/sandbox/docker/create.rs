@@ -15,7 +15,7 @@ use super::{
 };
 use crate::sandbox::{
     SandboxClass, init,
-    layout::{BINDS, HOST_NAME, INIT_PATH, OOM_SCORE, OPEN_FILES, environment},
+    layout::{BINDS, HOST_NAME, HOSTS_PATH, INIT_PATH, OOM_SCORE, OPEN_FILES, environment},
     volume::Volume,
 };
 
@@ -117,7 +117,9 @@ fn mounts(class: &SandboxClass, volume: &Volume) -> Vec<Mount> {
     let folders = BINDS.iter().map(|(name, target, read_only)| bind(&root.join(name), target, *read_only));
     let layers = class.layers.iter().enumerate();
     let layers = layers.map(|(number, layer)| bind(&volume.layer(number), &layer.target, true));
-    folders.chain([bind(&volume.init_program(), INIT_PATH, true)]).chain(layers).collect()
+    let files = [(volume.init_program(), INIT_PATH), (volume.hosts(), HOSTS_PATH)];
+    let files = files.iter().map(|(path, target)| bind(path, target, true));
+    folders.chain(files).chain(layers).collect()
 }
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
