@@ -13,6 +13,8 @@ pub mod folder;
 pub mod id;
 /// Names and labels as the protocol allows them.
 pub mod name;
+/// What may be asked of a package index: names and versions, and no places.
+pub mod requirement;
 /// The one retry rule: it decides, the caller sleeps.
 pub mod retry;
 /// Byte counts as people write them: `256MiB`, `4GiB`.

@@ -58,4 +58,39 @@ mod tests {
         assert_eq!(tail("ééé", 3), "é");
         assert_eq!(tail("short", 10), "short");
     }
+
+    #[test]
+    fn any_text_is_made_safe_once_and_for_all() {
+        let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut below = |end: u64| {
+            random ^= random >> 12;
+            random ^= random << 25;
+            random ^= random >> 27;
+            random.wrapping_mul(0x2545_F491_4F6C_DD1D) % end
+        };
+        let safe =
+            |c: char| !c.is_control() && !matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        let asked = std::env::var("AUTORESEARCH_FUZZ_CASES").ok().and_then(|text| text.parse().ok());
+        let mut text = String::new();
+        for _ in 0..asked.unwrap_or(200_000_u32) {
+            text.clear();
+            for _ in 0..below(20) {
+                // What stands near the edges of what is refused, and anything else.
+                let code = match below(4) {
+                    0 => below(0x20),
+                    1 => 0x7E + below(0x24),
+                    2 => 0x2028 + below(0x44),
+                    _ => below(0x11_0000),
+                };
+                text.extend(char::from_u32(code as u32));
+            }
+            let shown = printable(&text);
+            assert!(shown.chars().all(|c| safe(c) || c == '\n' || c == '\t'), "{text:?}");
+            assert!(shown.len() <= 10 * text.len());
+            assert_eq!(printable(&shown), shown, "twice is once");
+            let line = one_line(&text, 12);
+            assert!(line.chars().count() <= 12 && line.chars().all(safe), "{text:?}");
+            assert!(text.ends_with(tail(&text, below(30) as usize)));
+        }
+    }
 }

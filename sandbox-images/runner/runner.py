@@ -3,8 +3,9 @@
     /usr/bin/python3 -sP /opt/autoresearch/runner.py
 
 Descriptors: 0 empty, 1 and 2 the logs, 3 the metrics, all opened by PID 1 for appending. Current folder: the run's
-own `work/`. `/in/run.json` says what to run; the program and its files lie in `/in/files/`. Two environment
-variables move these for tests: AUTORESEARCH_IN and AUTORESEARCH_WORK.
+own `work/`. `/in/run.json` says what to run; the program and its files lie in `/in/files/`, packages that the run asked
+for in `/packages`. Three environment variables move these for tests: AUTORESEARCH_IN, AUTORESEARCH_WORK and
+AUTORESEARCH_PACKAGES.
 
 The program is `__main__`, as if Python had been given its path: same argv, exit codes, SystemExit, atexit, threads
 that are waited for. A traceback shows the program's frames and none of ours, and ends with the exception, which is
@@ -42,6 +43,11 @@ def main():
     # take the place of `autoresearch`. In sys.path for processes that multiprocessing starts afresh.
     sys.path.insert(0, files)
     sys.path.append(os.path.join(HOME, "lib"))
+    # Behind everything: a package takes the place neither of what the image has nor, in a process that is started
+    # afresh, of `autoresearch`. There is a package of every name.
+    packages = os.environ.get("AUTORESEARCH_PACKAGES", "/packages")
+    if os.path.isdir(packages):
+        sys.path.append(packages)
     errors = spare_descriptor(2)
     try:
         run, streams = load(sys.path)

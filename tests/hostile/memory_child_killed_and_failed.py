@@ -1,6 +1,7 @@
 #: about = "a child is killed for memory and the program fails without it"
 #: outcome = "out_of_memory"
-#: flags = ["--memory", "96MiB"]
+#: may_starve = true
+#: flags = ["--time-limit", "20s", "--memory", "96MiB"]
 #: exit = 7
 #: message = ["a process of the program"]
 import os
@@ -8,6 +9,6 @@ child = os.fork()
 if child == 0:
     held = []
     while True:
-        held.append(b"x" * (1 << 20))
+        held.append(b"x" * (32 << 20))
 os.waitpid(child, 0)
 os._exit(7)

@@ -8,5 +8,5 @@ child = os.fork()
 if child == 0:
     held = []
     while True:
-        held.append(b"x" * (1 << 20))
+        held.append(b"x" * (32 << 20))
 print("child ended by", os.WTERMSIG(os.waitpid(child, 0)[1]))

@@ -1,13 +1,13 @@
 #: about = "locks what it takes, so that the kernel cannot take it back"
 #: outcome = "out_of_memory"
-#: flags = ["--memory", "96MiB"]
+#: may_starve = true
+#: flags = ["--time-limit", "20s", "--memory", "96MiB"]
 #: signal = 9
 import ctypes, mmap
 libc = ctypes.CDLL(None, use_errno=True)
-held = []
+held, piece = [], b"x" * (4 << 20)
 while True:
-    area = mmap.mmap(-1, 1 << 20)
-    libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(area))), ctypes.c_size_t(1 << 20))
-    for page in range(0, 1 << 20, 4096):
-        area[page] = 1
+    area = mmap.mmap(-1, len(piece))
+    libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(area))), ctypes.c_size_t(len(piece)))
+    area.write(piece)
     held.append(area)

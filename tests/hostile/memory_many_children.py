@@ -1,6 +1,7 @@
 #: about = "ten children that each keep below the limit and together do not"
 #: outcome = "out_of_memory"
-#: flags = ["--memory", "96MiB"]
+#: may_starve = true
+#: flags = ["--time-limit", "20s", "--memory", "96MiB"]
 #: exit = 1
 #: message = ["a process of the program"]
 import os, time

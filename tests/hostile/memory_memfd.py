@@ -1,8 +1,10 @@
 #: about = "takes memory through memfd_create, where no file has a name"
 #: outcome = "out_of_memory"
-#: flags = ["--memory", "96MiB"]
+#: may_starve = true
+#: flags = ["--time-limit", "20s", "--memory", "96MiB"]
 #: signal = 9
 import os
+piece = b"x" * (16 << 20)
 file = os.memfd_create("x")
 while True:
-    os.write(file, b"x" * (1 << 20))
+    os.write(file, piece)

@@ -1,6 +1,7 @@
 #: about = "takes memory a little at a time, and would like to be swapped out"
 #: outcome = "out_of_memory"
-#: flags = ["--memory", "96MiB"]
+#: may_starve = true
+#: flags = ["--time-limit", "20s", "--memory", "96MiB"]
 #: signal = 9
 import os, time
 held = []

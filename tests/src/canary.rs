@@ -66,7 +66,7 @@ impl Canaries {
 
     fn set_out() -> Self {
         let folder = tempfile::Builder::new().prefix("ar-canary-").tempdir().expect("a temporary folder");
-        let secret = format!("canary-{}", uuid::Uuid::new_v4().simple());
+        let secret = format!("canary-{}", kit::id::new_uuid().simple());
         fs::write(folder.path().join("secret"), &secret).expect("the canary's file");
         open_to_all(&folder.path().join("secret"));
         open_to_all(folder.path());
@@ -74,7 +74,7 @@ impl Canaries {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a loopback server");
         let port = tcp.local_addr().expect("its address").port();
         count(Arc::clone(&visits), Arc::clone(&over), move || tcp.accept().is_ok());
-        let abstract_name = format!("ar-canary-{}", uuid::Uuid::new_v4().simple());
+        let abstract_name = format!("ar-canary-{}", kit::id::new_uuid().simple());
         let unix = UnixListener::bind_addr(&abstract_address(&abstract_name)).expect("an abstract socket");
         count(Arc::clone(&visits), Arc::clone(&over), move || unix.accept().is_ok());
         // It waits for the end of a pipe that this process holds, so that it never outlives the tests.

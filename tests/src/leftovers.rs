@@ -1,7 +1,11 @@
 //! What of a data folder's worker is on this machine, seen from outside: by the engine, the kernel's mounts and loop devices,
 //! and the process table. Nothing here asks our own programs.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Fails the test loudly where Docker is missing.
 ///
@@ -36,6 +40,7 @@ pub fn on_engine(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     left.extend(mounts.lines().filter(|line| line.contains(&shown)).map(|line| format!("mount {line}")));
     left.extend(loops(data_dir).into_iter().map(|name| format!("loop device {name}")));
     left.extend(processes(data_dir).into_iter().map(|(pid, command)| format!("process {pid} {command}")));
+    left.extend(cgroups(data_dir).into_iter().map(|path| format!("cgroup {}", path.display())));
     let sandboxes = fs::read_dir(data_dir.join("worker/sandboxes")).into_iter().flatten().flatten();
     left.extend(sandboxes.map(|entry| format!("folder {}", entry.path().display())));
     let socket = data_dir.join("worker/worker.sock");
@@ -53,6 +58,26 @@ fn containers(data_dir: &Path, engine: Option<&str>) -> Vec<String> {
     let listed = command.args(["ps", "-aq", "--filter", &filter]).output();
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Cgroups that are named by the data folder's worker, a few folders below the root of each hierarchy.
+fn cgroups(data_dir: &Path) -> Vec<PathBuf> {
+    let Some(worker) = worker_id(data_dir) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut folders = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().contains(&worker) {
+                found.push(entry.path());
+            } else if depth < 4 {
+                folders.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found
 }
 
 /// Loop devices whose file lies in the data folder, also one that was deleted since: a mount that anybody still has keeps it.

@@ -121,6 +121,10 @@ pub struct Expectation {
     /// Each either came out or is named as left out: nothing is passed over in silence.
     #[serde(default)]
     pub accounted: Vec<String>,
+    /// The kernel may let a program at its memory limit fight for pages until its time is over, and then that is told with a
+    /// note (WORKER.md §5 leaves it to the kernel). Only with the outcome `out_of_memory`.
+    #[serde(default)]
+    pub may_starve: bool,
     /// The run is over within so many seconds of its gate.
     pub seconds: Option<u64>,
     /// More looks from outside.
@@ -191,6 +195,9 @@ fn parse(text: &str) -> Result<Expectation, String> {
         Figment::from(Toml::string(&header)).extract().map_err(|e| e.to_string())?;
     if (expectation.outcome == Outcome::LimitExceeded) != expectation.limit.is_some() {
         return Err("`limit` belongs to the outcome `limit_exceeded`, and that one needs it".to_owned());
+    }
+    if expectation.may_starve && expectation.outcome != Outcome::OutOfMemory {
+        return Err("`may_starve` belongs to the outcome `out_of_memory`".to_owned());
     }
     Ok(expectation)
 }

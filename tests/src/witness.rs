@@ -162,9 +162,8 @@ fn cgroup_folders(line: &str) -> Vec<PathBuf> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
     let path = path.trim_start_matches('/');
-    // Only a group that is a sandbox's own: the engine's is named by the container, ours by the sandbox.
-    let name = path.rsplit('/').next().unwrap_or_default();
-    if name.len() < 32 {
+    // Only a group that is a sandbox's own: the engine's is named by the container, ours by worker and sandbox.
+    if !path.split('/').any(|name| name.len() >= 32) {
         return Vec::new();
     }
     let root = Path::new("/sys/fs/cgroup");

@@ -66,7 +66,7 @@ const SORTS: [Sort; 14] = [
     sort("kills itself", OutcomeKind::Failed, "import os\nos.kill(os.getpid(), 9)\n"),
     Sort {
         change: |_, limits| limits.memory_bytes = 48 * MIB,
-        ..sort("memory", OutcomeKind::OutOfMemory, "held = []\nwhile True: held.append(b'x' * (1 << 20))\n")
+        ..sort("memory", OutcomeKind::OutOfMemory, "held = b'x' * (1 << 28)\n")
     },
     Sort {
         change: |_, limits| (limits.time_ms, limits.grace_ms) = (1000, 200),
@@ -136,8 +136,8 @@ struct Shared {
     ended: AtomicUsize,
     /// Rises with every kill.
     kills: AtomicUsize,
-    /// Runs that were lost, by cause.
-    lost: Mutex<BTreeMap<&'static str, usize>>,
+    /// Runs that were lost, by cause and words.
+    lost: Mutex<BTreeMap<String, usize>>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -174,7 +174,7 @@ async fn attempt(
         Some(request) => request,
         None => {
             let mut limits = worker::small_limits();
-            let mut spec = worker::spec(client, sort.program, limits.clone()).await?;
+            let mut spec = worker::spec(client, sort.program, limits).await?;
             (sort.change)(&mut spec, &mut limits);
             spec.limits = Some(limits);
             request.insert(worker::request(OWNER, &spec))
@@ -231,7 +231,8 @@ async fn one(shared: &Shared, sort: &Sort) -> Result<(), String> {
         if kills == shared.kills.load(Ordering::SeqCst) {
             return Err(format!("lost while nobody was killed: {outcome:?}"));
         }
-        *shared.lost.lock().await.entry(outcome.lost_cause().as_str_name()).or_default() += 1;
+        let told = format!("{}: {}", outcome.lost_cause().as_str_name(), outcome.message);
+        *shared.lost.lock().await.entry(told).or_default() += 1;
     }
     Err(format!("lost more than {AGAIN} times"))
 }
@@ -265,7 +266,7 @@ async fn two_hundred_runs_and_five_kills_leave_nothing_and_lose_nothing() {
         lost: Mutex::default(),
         wrong: Mutex::default(),
     });
-    let hands: Vec<_> = (0..HANDS).map(|_| tokio::spawn(hand(Arc::clone(&shared)))).collect();
+    let hands: Vec<_> = (0..HANDS).map(|_| kit::task::spawn("hand", hand(Arc::clone(&shared)))).collect();
     let since = Instant::now();
     let reach = async |ends: usize| {
         while shared.ended.load(Ordering::SeqCst) < ends {
@@ -287,7 +288,7 @@ async fn two_hundred_runs_and_five_kills_leave_nothing_and_lose_nothing() {
     let warm = resident(&worker).await;
     reach(RUNS).await;
     for hand in hands {
-        hand.await.expect("a hand");
+        hand.await.expect("a hand").expect("no panic");
     }
     let last = resident(&worker).await;
     let lost = shared.lost.lock().await.clone();

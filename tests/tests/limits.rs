@@ -154,8 +154,9 @@ children = []
 for _ in range(4):
     child = os.fork()
     if child == 0:
-        held = []
-        while True: held.append(b"x" * (1 << 18))
+        held = b"x" * (40 << 20)
+        time.sleep(5)
+        os._exit(0)
     children.append(child)
 with open("big", "wb") as file:
     for _ in range(24): file.write(os.urandom(1 << 20))

@@ -264,6 +264,56 @@ fn running_out_of_memory_goes_back_and_is_repaired() {
     repaired(4);
 }
 
+const USES_EINOPS: &str = r#"
+import autoresearch as ar
+import einops
+shift = ar.params["shift"]
+assert einops.__version__ == "0.8.0"
+noise = float(ar.generator("order").normal()) * 0.004
+for step in range(1, 1 + (2 if ar.smoke else int(ar.params["steps"]))):
+    ar.log(step=step, test_accuracy=0.6 + (0.1 if shift else 0.0) + noise)
+"#;
+
+#[test]
+fn a_package_that_cannot_be_had_goes_back_with_the_resolvers_words_and_is_changed() {
+    let home = home();
+    let server = Server::start(Vendor::OpenAi, |asked: &Asked, count| match (asked.wanted, count) {
+        // What names a place is the plan's fault; a version that is not there comes out when it is resolved.
+        (Wanted::Plan, 1) => {
+            let mut plan = plan(SEEDS);
+            plan["packages"] = serde_json::json!(["../einops"]);
+            planned(plan)
+        }
+        (Wanted::Plan, _) => {
+            let mut plan = plan(SEEDS);
+            plan["packages"] = serde_json::json!(["einops==0.0.99"]);
+            planned(plan)
+        }
+        (Wanted::Code, _) => program(USES_EINOPS),
+        (Wanted::Repair, _) => serde_json::json!({ "program": USES_EINOPS, "packages": ["einops==0.8.0"] }),
+        _ => good(asked, SEEDS),
+    });
+    let ran = research(&home, "openai:gpt-6.2-sol", &server, &[]).expect(0);
+    assert_eq!(server.wrong(), [""; 0], "the vendor would have refused");
+    let plans = server.asked(Wanted::Plan);
+    assert_eq!(plans.len(), 2, "{ran:?}");
+    assert!(plans[1].text.contains("packages[0]") && plans[1].text.contains("is no requirement"));
+    let repairs = server.asked(Wanted::Repair);
+    assert_eq!(repairs.len(), 1, "one repair is enough: {ran:?}");
+    for told in ["dependency_conflict", "from versions:", "einops==0.0.99", "Choose another version"] {
+        assert!(repairs[0].text.contains(told), "`{told}` is not told:\n{}", repairs[0].text);
+    }
+    let report = report(&ran);
+    assert_eq!(text(&report["answer"], "verdict"), "Supported", "{:#}", report["answer"]);
+    let amendments = list(&report, "amendments");
+    let amended = amendments.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n");
+    assert!(amended.contains("packages einops==0.8.0 instead of einops==0.0.99"), "{amended}");
+    let experiment = &report["experiments"][0];
+    assert_eq!(experiment["plan"]["packages"], serde_json::json!(["einops==0.0.99"]), "as registered");
+    let notes = list(experiment, "notes").iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n");
+    assert!(notes.contains("asked for einops==0.8.0; installed einops 0.8.0"), "{notes}");
+}
+
 #[test]
 fn a_plan_that_breaks_its_schema_goes_back_with_the_field_at_fault() {
     let home = home();

@@ -9,17 +9,18 @@
 //! pid, one from outside carries 0. It reports on its standard output, one JSON object a line, which is the
 //! container's log and which the program cannot reach: it has another uid, and this process is not dumpable.
 //!
-//! Under its first argument `launch` it is the launcher of a sandbox (`launch.rs`), under `probe` the program of a
-//! self-test (`probe.rs`).
+//! Under its first argument `volume` it is the part of the worker that needs root (`volume.rs`), under `launch` the
+//! launcher of a sandbox (`launch.rs`), under `probe` the program of a self-test (`probe.rs`).
 //!
 //! The words of both files (`init`, the reports) and the numbers of the orders are `sandbox/init.rs` and
 //! `sandbox/report.rs` of the worker; change them together.
 
 mod launch;
 mod probe;
+mod volume;
 
 use std::{
-    ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
+    ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void},
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::{
@@ -53,6 +54,7 @@ const ORDER_END: c_int = 2; // SIGINT
 
 /// Written by the worker before the start gate; root may read it, the program's uid may not.
 const SETTINGS: &str = "/in/init";
+const SHARED_MEMORY: &CStr = c"/dev/shm";
 const LOGS: [&str; 3] = ["/logs/stdout", "/logs/stderr", "/logs/metrics"];
 /// How long the start gate stays shut for a sandbox that nobody wants any more.
 const GATE_SECONDS: u64 = 600;
@@ -88,7 +90,12 @@ struct TimeSpec {
     nanoseconds: c_long,
 }
 
+/// `struct statvfs`: block size, fragment size, blocks, free blocks, available blocks, inodes, free inodes, …
+#[repr(C)]
+struct FileSystem([u64; 16]);
+
 unsafe extern "C" {
+    fn statvfs(path: *const c_char, answer: *mut FileSystem) -> c_int;
     fn sigfillset(set: *mut SignalSet) -> c_int;
     fn sigemptyset(set: *mut SignalSet) -> c_int;
     fn sigaddset(set: *mut SignalSet, signal: c_int) -> c_int;
@@ -112,13 +119,14 @@ unsafe extern "C" {
 }
 
 fn main() {
-    let word = std::env::args().nth(1).unwrap_or_default();
-    match word.as_str() {
-        "launch" => launch::main(),
-        "probe" => probe::main(),
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    match word.to_str() {
+        Some("volume") => volume::main(std::env::args_os().skip(2)),
+        Some("launch") => launch::main(),
+        Some("probe") => probe::main(),
         _ => {}
     }
-    let gate = word.parse().unwrap_or(GATE_SECONDS);
+    let gate = word.to_str().and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);
     // SAFETY: plain numbers; nobody may open this process's memory or descriptors.
     unsafe { prctl(PR_SET_DUMPABLE, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
     if process::id() != 1 {
@@ -129,7 +137,8 @@ fn main() {
     unsafe { umask(0o077) };
     let all = SignalSet::full();
     all.block();
-    let mut init = Init { state: State::Gate { until: Instant::now() + Duration::from_secs(gate) }, said_killed: false };
+    let mut init =
+        Init { state: State::Gate { until: Instant::now() + Duration::from_secs(gate) }, said_killed: false };
     report("\"event\":\"ready\"");
     loop {
         let left = init.deadline().saturating_duration_since(Instant::now());
@@ -252,6 +261,10 @@ impl Init {
             0 => format!("\"exit\":{}", (status >> 8) & 0xff),
             signal => format!("\"signal\":{signal}"),
         };
+        // It is gone with what is left of the program, and a worker that is not root cannot look at it.
+        if shared_memory_is_full() {
+            report("\"event\":\"shm_full\"");
+        }
         report(&format!("\"event\":\"ended\",{how},\"elapsed_ms\":{elapsed}"));
         self.state = State::Ended { until: Instant::now() + END_GATE };
     }
@@ -477,6 +490,15 @@ fn report(fields: &str) {
     out.write_all(line.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
+/// Without a free block or inode; false where there is none at all.
+fn shared_memory_is_full() -> bool {
+    let mut answer = FileSystem([0; 16]);
+    // SAFETY: a string, and room for more than the structure has.
+    let answered = unsafe { statvfs(SHARED_MEMORY.as_ptr(), &mut answer) } == 0;
+    let [_, _, blocks, free_blocks, _, _, free_inodes, ..] = answer.0;
+    answered && blocks > 0 && (free_blocks == 0 || free_inodes == 0)
+}
+
 fn errno() -> i32 {
     os_error(&io::Error::last_os_error())
 }
@@ -485,4 +507,6 @@ fn os_error(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or_default()
 }
 
-const _: () = assert!(size_of::<SignalInfo>() == 128 && size_of::<SignalSet>() == 128 && size_of::<*const c_void>() == 8);
+const _: () = assert!(
+    size_of::<SignalInfo>() == 128 && size_of::<SignalSet>() == 128 && size_of::<*const c_void>() == 8
+);

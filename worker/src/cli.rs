@@ -4,7 +4,7 @@
 mod dataset;
 /// `doctor`.
 mod doctor;
-/// `image build`, `image list`.
+/// `image …`.
 mod image;
 /// `serve`.
 mod serve;
@@ -20,7 +20,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use kit::task::CancellationToken;
 use serde::Serialize;
 
-use crate::config::{ConfigError, WorkerConfig};
+use crate::{
+    config::{BackendName, ConfigError, WorkerConfig},
+    datasets::DataSetError,
+};
 
 /// Runs one program per sandbox under hard limits, streams what it prints and measures, and keeps what it made.
 ///
@@ -57,7 +60,7 @@ enum Command {
     Serve(serve::Serve),
     /// Say what works on this host, and what to do about the rest
     Doctor(doctor::Doctor),
-    /// Build or list the images that runs may name
+    /// Build, list and choose the images that runs may name
     #[command(subcommand)]
     Image(image::Image),
     /// Keep data sets that runs read at /data/NAME
@@ -83,6 +86,8 @@ struct Flags {
     listen: Option<std::net::SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_exit: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<BackendName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     docker: Option<DockerFlags>,
 }
@@ -119,7 +124,8 @@ pub fn main() -> ExitCode {
             let text = format!("error: {}\n", chain(error.as_ref()));
             // Where standard error is closed there is nobody to tell.
             io::stderr().write_all(text.as_bytes()).ok();
-            let usage = error.is::<ConfigError>();
+            let data_set = error.downcast_ref::<DataSetError>().is_some_and(DataSetError::is_usage);
+            let usage = error.is::<ConfigError>() || data_set;
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }

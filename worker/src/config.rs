@@ -14,7 +14,10 @@ use figment::{
 use kit::{duration::Span, size::Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::run::spec::{LimitRules, RunLimits};
+use crate::{
+    packages::PackageRules,
+    run::spec::{LimitRules, RunLimits},
+};
 
 /// The file that is read where no other is named.
 pub const FILE: &str = "autoresearch-worker.toml";
@@ -33,16 +36,41 @@ pub struct WorkerConfig {
     pub idle_exit: bool,
     /// How many slots; more than the cores are refused. Unset: one for each GPU, or for each core where there is none.
     pub slots: Option<u32>,
+    /// Which backend makes the sandboxes of runs that name none. Unset: docker where an engine answers, else native.
+    pub backend: Option<BackendName>,
     /// The engine.
     pub docker: DockerConfig,
     /// What input files may take.
     pub blobs: BlobConfig,
     /// Data sets.
     pub datasets: DataSetConfig,
+    /// What runs may install.
+    pub packages: PackageConfig,
     /// Of runs.
     pub limits: LimitConfig,
     /// Finished runs that nobody released are kept for so long, counted while a worker runs.
     pub retention: Span,
+}
+
+/// A way to make sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendName {
+    /// The container engine
+    Docker,
+    /// The kernel alone, with root file systems that the worker makes itself
+    Native,
+}
+
+impl BackendName {
+    /// As runs name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Native => "native",
+        }
+    }
 }
 
 /// The engine.
@@ -69,6 +97,18 @@ pub struct BlobConfig {
 pub struct DataSetConfig {
     /// One of them, all its files together.
     pub largest: Bytes,
+}
+
+/// What runs may install besides what is in their image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageConfig {
+    /// That one request may download and unpack.
+    pub size: Bytes,
+    /// That one request may take.
+    pub time: Span,
+    /// All that is kept for later runs.
+    pub cache: Bytes,
 }
 
 /// Of runs: what they get, and what they may ask for.
@@ -127,9 +167,11 @@ impl Default for WorkerConfig {
             listen: None,
             idle_exit: false,
             slots: None,
+            backend: None,
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
             datasets: DataSetConfig { largest: Bytes(1024 * GIB) },
+            packages: PackageConfig { size: Bytes(4 * GIB), time: span(600), cache: Bytes(16 * GIB) },
             limits: LimitConfig {
                 default: LimitTable {
                     time: span(600),
@@ -258,6 +300,13 @@ impl WorkerConfig {
         LimitRules { default, largest }
     }
 
+    /// The bounds of packages.
+    #[must_use]
+    pub fn package_rules(&self) -> PackageRules {
+        let PackageConfig { size, time, cache } = &self.packages;
+        PackageRules { size: size.0, time: time.0, cache: cache.0 }
+    }
+
     /// Where the state lies.
     ///
     /// # Errors
@@ -326,6 +375,9 @@ mod tests {
     fn what_is_wrong_is_named() {
         let message = |text: &str| load(text).unwrap_err().to_string();
         assert!(message("colour = 1").contains("colour"));
+        assert_eq!(load("backend = \"native\"").unwrap().backend, Some(BackendName::Native));
+        let backend = message("backend = \"podman\"");
+        assert!(backend.contains("backend") && backend.contains("podman"), "{backend}");
         let nested = message("[limits.default]\nmemroy = \"1GiB\"");
         assert!(nested.contains("memroy") && nested.contains("c.toml"), "{nested}");
         let value = message("[limits.default]\ntime = \"8x\"");

@@ -54,19 +54,21 @@ fn check(name: impl Into<String>, state: CheckState, detail: impl Into<String>) 
 pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) -> Examination {
     let mut checks = Vec::new();
     let root = rustix::process::geteuid().is_root();
-    checks.push(if root {
-        check("user", CheckState::Ok, "root: volumes can be made")
-    } else {
-        let detail = "not root: this worker makes its volumes with loop devices and needs root for them";
-        Check {
-            remedy: "sudo autoresearch-worker serve".to_owned(),
-            ..check("user", CheckState::Failed, detail)
-        }
-    });
+    let how = match root {
+        true => "root: volumes can be made",
+        false => "plain user: volumes are made by a helper container",
+    };
+    checks.push(check("user", CheckState::Ok, how));
     let rooms = rooms::connect(config, data_dir, worker_id, CancellationToken::new()).await;
+    let mut backends = Vec::new();
     for each in &rooms.backends {
-        checks.extend(backend_checks(&each.backend.describe().await));
+        each.backend.prove().await;
+        backends.push(each.backend.describe().await);
     }
+    // One is enough.
+    let works = backends.iter().any(|info| info.unavailable.is_none());
+    let without = if works { CheckState::Warning } else { CheckState::Failed };
+    checks.extend(backends.iter().flat_map(|info| backend_checks(info, without)));
     for image in rooms.default_images().list().await {
         let name = format!("image {}", image.name);
         checks.push(if image.prepared {
@@ -94,11 +96,11 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
     Examination { ok, checks }
 }
 
-fn backend_checks(info: &BackendInfo) -> Vec<Check> {
+fn backend_checks(info: &BackendInfo, without: CheckState) -> Vec<Check> {
     let mut checks = Vec::new();
     let name = format!("engine {}", info.name);
     checks.push(match &info.unavailable {
-        Some(reason) => check(name, CheckState::Failed, reason.clone()),
+        Some(reason) => check(name, without, reason.clone()),
         None => check(name, CheckState::Ok, info.version.clone()),
     });
     for warning in &info.warnings {

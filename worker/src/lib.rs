@@ -15,6 +15,8 @@ pub mod device;
 pub mod doctor;
 /// The images that runs may name: recipes, building, pinning.
 pub mod image;
+/// Packages of a run: resolving, fetching, keeping.
+pub mod packages;
 /// The life of a run: state machine, spool, outcome.
 pub mod run;
 /// Sandboxes behind one trait.

@@ -39,6 +39,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{connection::Counted, rooms::Rooms};
 use crate::{
+    packages::Packages,
     blobs::Blobs,
     config::WorkerConfig,
     datasets::{DataSetError, Store},
@@ -266,6 +267,7 @@ async fn open_registry(
         gpus: Arc::clone(&rooms.gpus),
         blobs,
         data_sets: open_data_sets(data_dir).await?,
+        packages: Packages::open(&data_dir.join("packages"), config.package_rules())?,
         rules: config.limit_rules(memory, cpus),
         retention: config.retention.0,
         clock,

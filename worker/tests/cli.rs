@@ -18,7 +18,19 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn help_is_as_committed() {
     let mut all = String::new();
-    for arguments in [&["--help"][..], &["serve", "--help"], &["doctor", "--help"], &["image", "--help"]] {
+    let commands = [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["doctor", "--help"],
+        &["image", "--help"],
+        &["image", "build", "--help"],
+        &["image", "list", "--help"],
+        &["image", "add", "--help"],
+        &["image", "prune", "--help"],
+        &["dataset", "--help"],
+        &["dataset", "add", "--help"],
+    ];
+    for arguments in commands {
         let (code, out, err) = run(arguments);
         assert_eq!((code, err.as_str()), (Some(0), ""));
         all.push_str(&format!("$ autoresearch-worker {}\n{out}\n", arguments.join(" ")));

@@ -72,6 +72,7 @@ pub(crate) fn ablation() -> Plan {
         expects_failure: vec![],
         data_set: "digits".into(),
         split_sizes: Some(SplitSizes { train: 1437, test: 360 }),
+        packages: vec![],
     }
 }
 

@@ -97,6 +97,17 @@ pub struct DataSet {
     pub bytes: Bytes,
 }
 
+fn size(files: u32, bytes: u64) -> String {
+    let plural = if files == 1 { "" } else { "s" };
+    format!("{files} file{plural}, {}", kit::size::Bytes(bytes))
+}
+
+/// The names of every data set that a run may have: those that travel with it, then the workers' own.
+#[must_use]
+pub fn data_set_names(views: &[WorkerView], ours: &[DataSet]) -> Vec<String> {
+    describe(views, 0, &[], ours).data_sets.into_iter().map(|set| set.name).collect()
+}
+
 /// What one slot gives, and what there is to choose from.
 #[must_use]
 pub fn describe(views: &[WorkerView], slots: usize, packages: &[String], ours: &[DataSet]) -> Workers {
@@ -106,6 +117,8 @@ pub fn describe(views: &[WorkerView], slots: usize, packages: &[String], ours: &
         .map(|d| DataSetInfo {
             name: d.name.clone(),
             description: d.description.clone(),
+            size: size(1, d.bytes.len() as u64),
+            digest: Digest::of(&d.bytes).to_string(),
             smallest_effect: d.smallest_effect,
         })
         .collect();
@@ -115,6 +128,8 @@ pub fn describe(views: &[WorkerView], slots: usize, packages: &[String], ours: &
                 data_sets.push(DataSetInfo {
                     name: theirs.name.clone(),
                     description: theirs.description.clone(),
+                    size: size(theirs.files, theirs.size_bytes),
+                    digest: theirs.digest.clone(),
                     smallest_effect: None,
                 });
             }

@@ -66,6 +66,10 @@ pub struct Plan {
     pub data_set: String,
     /// Examples for training and for the test, where the seed draws the split; else null.
     pub split_sizes: Option<SplitSizes>,
+    /// Packages besides those of the image, like "einops==0.8.0"; wheels from the index. Mostly empty. Part of the
+    /// program rather than of the design: a repair may change them where they cannot be had.
+    #[serde(default)]
+    pub packages: Vec<String>,
 }
 
 /// METHOD §1.

@@ -96,6 +96,8 @@ pub struct RunRecord {
     pub last_output: String,
     /// Worker and slot.
     pub place: String,
+    /// What was installed besides the image's own, like "einops 0.8.0".
+    pub packages: Vec<String>,
 }
 
 impl RunRecord {
@@ -123,6 +125,8 @@ pub struct Revision {
     pub reason: String,
     /// Python.
     pub source: String,
+    /// What its runs ask for besides the image's packages: the plan's, or what a repair made of them.
+    pub packages: Vec<String>,
 }
 
 /// Where an experiment stands.

@@ -1,6 +1,10 @@
 //! What an outcome asks for: nothing, a mended program, a higher limit for all, or a variant less (METHOD §2.5). Pure. A
 //! repair is for faults of the code only; what may be a result is never mended, because mending it would choose the
 //! answer.
+//!
+//! Packages are part of the code and not of the design: METHOD §1's plan does not have them, no number depends on them that
+//! does not depend on the program, and every variant of a revision runs with the same. So where they cannot be had a
+//! repair may change or drop them; the registered plan stays as it is, and the change is an amendment in the report.
 
 use proto::v1::OutcomeKind;
 
@@ -155,8 +159,8 @@ pub fn advice(kind: OutcomeKind) -> &'static str {
     use OutcomeKind as K;
     match kind {
         K::Failed => {
-            "Mend the error that the traceback names. Only packages of the image are there: write around an import \
-             that is missing. Shapes must fit for every variant."
+            "Mend the error that the traceback names. Only packages of the image and of the plan are there: write around \
+             an import that is missing. Shapes must fit for every variant."
         }
         K::MissingMetrics => {
             "Log every metric that was asked for with ar.log, under exactly its name, with a finite value and a step; \
@@ -187,7 +191,11 @@ pub fn advice(kind: OutcomeKind) -> &'static str {
         K::LimitExceeded => {
             "It passed the limit that the message names: write fewer and smaller files, start fewer processes."
         }
-        K::DependencyConflict => "The packages could not be installed: use those of the image only.",
+        K::DependencyConflict => {
+            "The packages could not be installed; the words above are the resolver's. Choose another version, or use \
+             the image's packages only: answer with `packages` (an empty list asks for none) and a program that fits \
+             them. Wheels only, and no version that the image has is replaced."
+        }
         _ => "",
     }
 }

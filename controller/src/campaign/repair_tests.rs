@@ -24,6 +24,7 @@ fn record(plan: Plan) -> ExperimentRecord {
             digest: "d".into(),
             reason: "first".into(),
             source: "x".into(),
+            packages: vec![],
         }],
         runs: vec![],
         looks: vec![],
@@ -57,6 +58,7 @@ fn run(variant: &str, seed: u64, purpose: Purpose, kind: OutcomeKind) -> RunReco
         series: [("test_accuracy".to_owned(), vec![Logged { step: 1, value: 0.9 }])].into(),
         last_output: String::new(),
         place: String::new(),
+        packages: vec![],
     }
 }
 

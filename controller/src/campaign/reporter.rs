@@ -157,6 +157,7 @@ fn experiment(record: &ExperimentRecord) -> doc::Experiment {
             _ => format!("Secondary: {} on {}: {}.", second.metric, second.contrast, second.note),
         });
     }
+    notes.extend(packages_note(record));
     let looks = record.looks.iter().map(|look| doc::Look {
         seeds: look.seeds,
         error: look.contrasts.first().map_or(0.0, |c| c.error),
@@ -356,6 +357,18 @@ fn run(record: &ExperimentRecord, run: &RunRecord) -> doc::Run {
         },
         place: run.place.clone(),
     }
+}
+
+/// What was installed besides the image's own, and what had been asked for.
+fn packages_note(record: &ExperimentRecord) -> Option<String> {
+    let asked = record.revision().map_or(&record.plan.packages, |revision| &revision.packages);
+    let installed = record.runs.iter().rev().find(|run| !run.packages.is_empty());
+    let installed = installed.map_or(&[][..], |run| &run.packages);
+    if asked.is_empty() && installed.is_empty() {
+        return None;
+    }
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Some(format!("Packages besides the image's: asked for {}; installed {}.", list(asked), list(installed)))
 }
 
 fn revisions(record: &ExperimentRecord) -> Vec<doc::Revision> {

@@ -121,6 +121,10 @@ pub struct DataSetInfo {
     pub name: String,
     /// Columns, sizes, what it is.
     pub description: String,
+    /// "3 files, 20MiB".
+    pub size: String,
+    /// Of its content, for the report: no two data sets of one name can be taken for each other.
+    pub digest: String,
     /// The table's smallest effect of interest for the metric named in the text, where there is one.
     pub smallest_effect: Option<f64>,
 }
@@ -188,6 +192,8 @@ pub struct CodeContext {
 pub struct Program {
     /// Python.
     pub source: String,
+    /// Other packages than those of the revision before; `None`: they stay.
+    pub packages: Option<Vec<String>>,
 }
 
 /// What the coder is told when its program failed.
@@ -197,6 +203,8 @@ pub struct RepairContext {
     pub code: CodeContext,
     /// The program that failed.
     pub program: String,
+    /// What it asked for besides the image's packages.
+    pub packages: Vec<String>,
     /// Which try this is, from 1.
     pub attempt: u32,
     /// What failed, worst first.

@@ -12,7 +12,11 @@ use super::{
     local_worker::LocalWorker,
     out::Printer,
 };
-use crate::{fleet::Link, journal::Journal, llm::Keys};
+use crate::{
+    fleet::{Link, rules},
+    journal::Journal,
+    llm::Keys,
+};
 
 /// Tell what works here, and what to do about what does not.
 ///
@@ -65,19 +69,10 @@ pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<Ex
     Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn enforcement(rule: &v1::Rule) -> &'static str {
-    match rule.enforcement() {
-        v1::Enforcement::Enforced => "enforced",
-        v1::Enforcement::Weaker => "weaker",
-        v1::Enforcement::NotEnforced => "not enforced",
-        v1::Enforcement::Unspecified => "unknown",
-    }
-}
-
 fn worker_json(info: &v1::GetWorkerResponse) -> serde_json::Value {
     let rule = |r: &v1::Rule| {
         serde_json::json!({
-            "name": r.name, "enforcement": enforcement(r), "detail": r.detail, "remedy": r.remedy,
+            "name": r.name, "enforcement": rules::enforcement_word(r), "detail": r.detail, "remedy": r.remedy,
         })
     };
     let backend = |b: &v1::Backend| {
@@ -128,21 +123,7 @@ fn worker_text(out: &mut String, info: &v1::GetWorkerResponse) -> std::fmt::Resu
         writeln!(out, "image        {}: {state}", image.name)?;
     }
     for backend in &info.backends {
-        let state = if backend.available {
-            "available".to_owned()
-        } else {
-            format!("not available: {}", backend.reason)
-        };
-        writeln!(out, "backend      {} {}: {state}", backend.name, backend.version)?;
-        for rule in &backend.rules {
-            writeln!(out, "  {:12} {:13} {}", rule.name, enforcement(rule), rule.detail)?;
-            if !rule.remedy.is_empty() {
-                writeln!(out, "  {:12} {:13} to mend it: {}", "", "", rule.remedy)?;
-            }
-        }
-        for warning in &backend.warnings {
-            writeln!(out, "  warning: {warning}")?;
-        }
+        rules::in_full(out, backend)?;
     }
     Ok(())
 }

@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use kit::{duration::Span, size::Bytes, task::CancellationToken};
+use kit::{
+    duration::Span,
+    requirement::{REQUIREMENTS_MAX, check_requirement},
+    size::Bytes,
+    task::CancellationToken,
+};
 use prost::Message as _;
 use proto::v1;
 
@@ -16,7 +21,7 @@ use super::{
     config::Config,
     error::{CliError, chain},
     out::{Printer, json_number},
-    progress,
+    progress, research,
     session::{Session, journal_failed},
     signals,
     values::{Count, Cpus},
@@ -81,6 +86,9 @@ pub struct Args {
     /// The image, by its name on the worker [default: torch].
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
+    /// A data set of the worker, or one that ships (digits, austen); ar.dataset(NAME) is its path. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    dataset: Vec<String>,
     /// ar.params, a JSON object [default: {}].
     #[arg(long, value_name = "JSON", allow_negative_numbers = true, value_parser = params)]
     params: Option<serde_json::Value>,
@@ -93,6 +101,9 @@ pub struct Args {
         hide_default_value = true
     )]
     seed: u64,
+    /// A package to install first, like einops==0.8.0; may be given again. Wheels only; the image's own are not replaced.
+    #[arg(long = "package", value_name = "SPEC", allow_hyphen_values = true)]
+    packages: Vec<String>,
     /// The worker's way to make a sandbox: docker [default: the worker's choice].
     #[arg(long, value_name = "NAME", value_parser = ["docker", "native"])]
     backend: Option<String>,
@@ -116,7 +127,14 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         kit::name::check_name(image).map_err(|e| CliError::field("--image", e))?;
         config.image.clone_from(image);
     }
+    check_packages(&args.packages)?;
     let backend = args.backend.clone().or(config.backend.clone());
+    for (index, name) in args.dataset.iter().enumerate() {
+        kit::name::check_name(name).map_err(|e| CliError::field("--dataset", e))?;
+        if args.dataset[..index].contains(name) {
+            return Err(CliError::field("--dataset", format!("`{name}` is named twice")));
+        }
+    }
     let session = Session::open(&config.data_dir()?, backend.as_deref()).await?;
     let cancel = CancellationToken::new();
     signals::listen(cancel.clone(), printer)?;
@@ -130,6 +148,14 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         v1::OutcomeKind::Succeeded => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Before a worker is started for them; it checks them again.
+fn check_packages(packages: &[String]) -> Result<(), CliError> {
+    if packages.len() > REQUIREMENTS_MAX {
+        return Err(CliError::field("--package", format!("at most {REQUIREMENTS_MAX} packages")));
+    }
+    packages.iter().try_for_each(|text| check_requirement(text).map_err(|e| CliError::field("--package", e)))
 }
 
 fn read_program(path: &Path) -> Result<bytes::Bytes, CliError> {
@@ -163,9 +189,13 @@ impl Exec<'_> {
 
     async fn one_run(&self, cancel: &CancellationToken, watchers: &Watchers) -> Result<Told, CliError> {
         let Session { journal, fleet, .. } = self.session;
+        for name in &self.args.dataset {
+            research::there(name, self.session)?;
+        }
         self.prepare_image(cancel, watchers).await?;
         let digest = fleet.put_blob(self.program.clone()).await?;
-        let spec = self.spec(&digest);
+        let mut spec = self.spec(&digest);
+        self.data_sets(&mut spec).await?;
         let (campaign, run) = (CampaignId::new(), RunId::new());
         journal.create_campaign(self.campaign(campaign)).await.map_err(journal_failed)?;
         let _owned = journal.lock(campaign).map_err(|e| CliError::Failed(chain(&e)))?;
@@ -227,10 +257,30 @@ impl Exec<'_> {
                 ..v1::Limits::default()
             }),
             gpus: args.gpus,
+            packages: args.packages.clone(),
             // Without a plan every metric is watched (WORKER §5).
             divergence: Some(v1::DivergenceRule { non_finite: true, ..v1::DivergenceRule::default() }),
             ..v1::RunSpec::default()
         }
+    }
+
+    /// Those that ship travel with the run; the others are the worker's.
+    async fn data_sets(&self, spec: &mut v1::RunSpec) -> Result<(), CliError> {
+        let shipped = research::data_sets();
+        for name in &self.args.dataset {
+            let Some(ours) = shipped.iter().find(|set| set.name == *name) else {
+                spec.data_sets.push(name.clone());
+                continue;
+            };
+            let digest = self.session.fleet.put_blob(ours.bytes.clone()).await?;
+            spec.files.push(v1::InputFile {
+                path: name.clone(),
+                digest: digest.to_string(),
+                size_bytes: ours.bytes.len() as u64,
+                role: v1::InputRole::Data.into(),
+            });
+        }
+        Ok(())
     }
 
     fn campaign(&self, id: CampaignId) -> NewCampaign {
@@ -238,7 +288,11 @@ impl Exec<'_> {
             id,
             kind: CampaignKind::Exec,
             question: self.args.file.display().to_string(),
-            settings: serde_json::json!({ "image": self.image, "seed": self.args.seed }),
+            settings: serde_json::json!({
+                "image": self.image,
+                "seed": self.args.seed,
+                "data_sets": self.args.dataset,
+            }),
             researcher: "none".to_owned(),
             seed: None,
             limits: Limits::default(),
@@ -287,7 +341,9 @@ impl Exec<'_> {
 
 /// The worker names fields of the protocol; a person gave flags.
 fn flag(field: &str) -> &str {
-    match field.rsplit('.').next().unwrap_or(field) {
+    let last = field.rsplit('.').next().unwrap_or(field);
+    match last.split('[').next().unwrap_or(last) {
+        "data_sets" => "--dataset",
         "memory_bytes" => "--memory",
         "time_ms" => "--time-limit",
         "cpu_millis" => "--cpus",
@@ -298,6 +354,7 @@ fn flag(field: &str) -> &str {
         "image" => "--image",
         "params_json" => "--params",
         "backend" => "--backend",
+        name if name.starts_with("packages") => "--package",
         _ => field,
     }
 }
@@ -371,6 +428,10 @@ impl Told {
                 .then(|| serde_json::json!({ "class": outcome.exception_class, "message": outcome.exception_message })),
             "limit": (!outcome.limit.is_empty()).then_some(&outcome.limit),
             "missing_metrics": outcome.metrics,
+            "resolver": (outcome.kind() == v1::OutcomeKind::DependencyConflict).then_some(&outcome.traceback),
+            "packages": self.finished.packages.iter()
+                .map(|p| serde_json::json!({ "name": p.name, "version": p.version }))
+                .collect::<Vec<_>>(),
             "notes": outcome.notes,
             "usage": {
                 "wall_ms": usage.wall_ms,
@@ -399,6 +460,9 @@ impl Told {
                 lines.push(format!("--- {name} ---\n{}", kit::text::printable(text).trim_end()));
             }
         }
+        if outcome.kind() == v1::OutcomeKind::DependencyConflict {
+            lines.push(format!("--- resolver ---\n{}", kit::text::printable(&outcome.traceback).trim_end()));
+        }
         lines.push("---".to_owned());
         let message =
             if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
@@ -410,6 +474,7 @@ impl Told {
             usage.cpu_ns as f64 / 1e9,
             Bytes(usage.memory_peak_bytes.max(1)),
         ));
+        lines.extend(self.finished.packages.iter().map(|p| format!("package {} {}", p.name, p.version)));
         lines.extend(self.metrics.iter().map(|(name, value)| format!("{name} = {value}")));
         lines.extend(self.artifacts.iter().filter_map(|a| Some(format!("artifact {}", a["path"].as_str()?))));
         lines.extend(self.finished.left_out.iter().map(|l| format!("left out {}: {}", l.name, l.reason)));

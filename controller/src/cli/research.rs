@@ -12,6 +12,7 @@ use super::{
 use crate::{
     campaign::{
         self, CampaignEnd, CampaignSettings, DataSet, Deps, ModelResearcher, Watchers,
+        lab::data_set_names,
         offline::{self, Offline},
         researcher::{Researcher, Wishes},
     },
@@ -30,6 +31,9 @@ pub(crate) async fn research(
     watchers: Watchers,
     cancel: CancellationToken,
 ) -> Result<CampaignEnd, CliError> {
+    if let Some(name) = &settings.data_set {
+        there(name, session)?;
+    }
     let id = CampaignId::new();
     let deps = Deps {
         journal: session.journal.clone(),
@@ -46,8 +50,24 @@ pub(crate) async fn research(
     })
 }
 
+/// Whether anybody has this data set: it ships with the program, or a worker keeps it.
+///
+/// # Errors
+/// What there is, and how to add one.
+pub(super) fn there(name: &str, session: &Session) -> Result<(), CliError> {
+    let names = data_set_names(&session.fleet.workers(), &data_sets());
+    if names.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let problem = format!(
+        "there is no `{name}`; there are {} (a worker takes others in with `autoresearch-worker dataset add`)",
+        names.join(", ")
+    );
+    Err(CliError::field("--dataset", problem))
+}
+
 /// The data that ships with the program.
-fn data_sets() -> Vec<DataSet> {
+pub(super) fn data_sets() -> Vec<DataSet> {
     let shipped = offline::data_sets().iter().flat_map(|set| {
         set.files.iter().take(1).map(|(_, bytes)| DataSet {
             name: set.name.to_owned(),
@@ -93,17 +113,9 @@ impl Thinking {
             Self::Rules => {
                 Offline.accepts_with(&settings.question, &wishes).map_err(|e| CliError::Usage(e.to_string()))
             }
-            Self::Model(model) => match &settings.data_set {
-                Some(name) if offline::data_set(name).is_none() => {
-                    let known: Vec<&str> = offline::data_sets().iter().map(|set| set.name).collect();
-                    Err(CliError::field(
-                        "--dataset",
-                        format!("there is no `{name}`; there are {}", known.join(", ")),
-                    ))
-                }
-                _ => ModelResearcher::check_budget(model.as_ref(), settings.cost_budget)
-                    .map_err(|e| CliError::Usage(e.to_string())),
-            },
+            // A model takes any data set; whether a worker has it is known once one is connected.
+            Self::Model(model) => ModelResearcher::check_budget(model.as_ref(), settings.cost_budget)
+                .map_err(|e| CliError::Usage(e.to_string())),
         }
     }
 

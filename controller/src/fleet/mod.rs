@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 mod blobs;
 /// A connection that is opened anew when it breaks.
 mod link;
+/// How the rules of a worker's sandboxes stand on its host.
+pub mod rules;
 /// One run, from a free slot to its release.
 mod run;
 

@@ -111,7 +111,7 @@ impl Batch {
                 continue;
             }
             let wrong = |problem: &str| JournalError::Event { run, sequence, problem: problem.to_owned() };
-            let wanted = batch.last_sequence + 1;
+            let wanted = batch.last_sequence.saturating_add(1);
             if sequence != wanted {
                 return Err(JournalError::Hole { run, wanted, found: sequence });
             }
@@ -134,6 +134,10 @@ impl Batch {
                 }
                 v1::event::Kind::Frame(frame) => {
                     let index = stream_index(frame.stream).ok_or_else(|| wrong("its stream has no name"))?;
+                    // Names become rows of the journal and words of a report: the worker's check is not ours.
+                    for point in &frame.points {
+                        kit::name::check_metric(&point.name).map_err(|error| wrong(&error.to_string()))?;
+                    }
                     batch.bytes[index].extend_from_slice(&frame.data);
                     batch.points.add(sequence, frame.points);
                 }
@@ -364,3 +368,6 @@ impl Drop for RunLog {
         self.journal.inner.open_runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.run);
     }
 }
+
+#[cfg(test)]
+mod hostile;

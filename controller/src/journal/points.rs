@@ -80,6 +80,11 @@ impl NewPoints {
         self.by_metric.values().map(|points| points.len() as u64).sum()
     }
 
+    #[cfg(test)]
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_metric.keys().map(String::as_str)
+    }
+
     /// Appends them to the run's series.
     pub(super) fn store(&self, connection: &Connection, run: i64) -> Result<(), JournalError> {
         for (metric, points) in &self.by_metric {
@@ -110,7 +115,7 @@ impl NewPoints {
     }
 }
 
-fn encode(points: &[Point]) -> Vec<u8> {
+pub(super) fn encode(points: &[Point]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(points.len() * POINT);
     for point in points {
         bytes.extend(point.sequence.to_le_bytes());
@@ -122,7 +127,7 @@ fn encode(points: &[Point]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], into: &mut Vec<Point>) {
+pub(super) fn decode(bytes: &[u8], into: &mut Vec<Point>) {
     let word = |piece: &[u8], at: usize| {
         let mut eight = [0; 8];
         eight.copy_from_slice(&piece[at..at + 8]);

@@ -53,7 +53,10 @@ class RunnerTest(unittest.TestCase):
             path = self.folder / name
             path.write_bytes(b"")
             logs.append(os.open(path, os.O_WRONLY | os.O_APPEND))
-        environment = {"PATH": os.environ["PATH"], "AUTORESEARCH_IN": str(self.folder / "in"), "PYTHONHASHSEED": "0"}
+        environment = {
+            "PATH": os.environ["PATH"], "AUTORESEARCH_IN": str(self.folder / "in"), "PYTHONHASHSEED": "0",
+            "AUTORESEARCH_PACKAGES": str(self.folder / "packages"),
+        }
 
         def descriptors():
             os.dup2(logs[2], 3)
@@ -175,6 +178,28 @@ class ProgramTest(RunnerTest):
             done = self.run_program("", program=program)
             self.assertEqual(done.code, 78, program)
             self.assertTrue(done.stderr.startswith("runner: "), done.stderr)
+
+
+class PackagesTest(RunnerTest):
+    def test_packages_are_found_last_and_shadow_nothing(self):
+        packages = self.folder / "packages"
+        for name in ("einops", "autoresearch", "json"):
+            (packages / name).mkdir(parents=True)
+            (packages / name / "__init__.py").write_text("PLACE = 'packages'\n")
+        done = self.run_program(
+            """
+            import subprocess, sys
+            import autoresearch, einops, json
+            print(einops.PLACE, hasattr(autoresearch, "PLACE"), hasattr(json, "PLACE"), sys.path[-1].endswith("packages"))
+            fresh = f"import sys; sys.path[:] = {sys.path!r}; import autoresearch; print(hasattr(autoresearch, 'PLACE'))"
+            print(subprocess.run([sys.executable, "-sPc", fresh], capture_output=True, text=True).stdout)
+            """
+        )
+        self.assertEqual(done.stdout.split(), ["packages", "False", "False", "True", "False"], done.stderr)
+
+    def test_without_packages_nothing_is_added(self):
+        done = self.run_program("import sys; print(any(p.endswith('packages') and 'dist' not in p for p in sys.path[-1:]))")
+        self.assertEqual(done.stdout.strip(), "False")
 
 
 class MetricsTest(RunnerTest):

@@ -3,6 +3,7 @@
 //! `cargo test -p e2e --test hostile docker::processes_fork_bomb`.
 
 mod checks;
+mod pair;
 mod run;
 
 use std::collections::BTreeSet;
@@ -15,10 +16,14 @@ macro_rules! programs {
         const NAMES: &[&str] = &[$(stringify!($name)),+];
 
         mod docker {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn two_at_once_are_strangers() { crate::pair::strangers(crate::run::Backend::Docker).await; }
             $(#[test] fn $name() { crate::run::program(stringify!($name), crate::run::Backend::Docker); })+
         }
 
         mod native {
+            #[tokio::test(flavor = "multi_thread")] #[ignore = "there is no native backend yet"]
+            async fn two_at_once_are_strangers() { crate::pair::strangers(crate::run::Backend::Native).await; }
             $(#[test] #[ignore = "there is no native backend yet"]
               fn $name() { crate::run::program(stringify!($name), crate::run::Backend::Native); })+
         }

@@ -95,7 +95,9 @@ pub async fn add(
             }
             from_url(&url, &content, &request, progress).await?
         }
-        Source::Catalogue(entry) => from_catalogue(entry, &staging.folder, &content, &request, progress).await?,
+        Source::Catalogue(entry) => {
+            from_catalogue(entry, &staging.folder, &content, &request, progress).await?
+        }
     };
     let digest = match (&staged.shape, staged.files.as_slice()) {
         (Shape::File(_), [file]) => file.digest,
@@ -132,12 +134,7 @@ pub async fn add(
 }
 
 fn other(what: &str, kind: &'static str, wanted: impl ToString, found: impl ToString) -> DataSetError {
-    DataSetError::Digest {
-        what: what.to_owned(),
-        kind,
-        wanted: wanted.to_string(),
-        found: found.to_string(),
-    }
+    DataSetError::Digest { what: what.to_owned(), kind, wanted: wanted.to_string(), found: found.to_string() }
 }
 
 fn from_path(
@@ -183,8 +180,7 @@ async fn from_url(
     let name = file_name(url).unwrap_or_else(|| request.name.clone());
     let target = content.join(&name);
     let fetcher = Fetcher::new(request.rules)?;
-    let size =
-        fetcher.fetch(std::slice::from_ref(url), &target, request.bounds.bytes, progress).await?;
+    let size = fetcher.fetch(std::slice::from_ref(url), &target, request.bounds.bytes, progress).await?;
     let digest = image::hash(&target, "hashing", progress)?;
     walk::readable(&target, 0o444)?;
     let files = vec![FileEntry { path: name.clone(), size_bytes: size, digest }];
@@ -216,7 +212,8 @@ async fn from_catalogue(
         let (size_bytes, digest) = match &file.member {
             None => pinned(&fetcher, file, &target, left, progress).await?,
             Some(member) => {
-                let there = archives.iter().find(|(urls, _)| *urls == file.urls).map(|(_, path)| path.clone());
+                let there =
+                    archives.iter().find(|(urls, _)| *urls == file.urls).map(|(_, path)| path.clone());
                 let archive = match there {
                     Some(archive) => archive,
                     None => {

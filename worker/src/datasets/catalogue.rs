@@ -68,9 +68,8 @@ impl CatalogueFile {
     }
 
     pub(super) fn pin(&self) -> Result<Option<Digest>, DataSetError> {
-        let wrong = |e: kit::digest::ParseDigestError| {
-            DataSetError::Catalogue(format!("{}: sha256: {e}", self.name))
-        };
+        let wrong =
+            |e: kit::digest::ParseDigestError| DataSetError::Catalogue(format!("{}: sha256: {e}", self.name));
         if self.sha256.is_empty() {
             return Ok(None);
         }

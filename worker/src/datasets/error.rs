@@ -24,7 +24,9 @@ pub enum DataSetError {
         known: String,
     },
     /// Another content has the name.
-    #[error("`{name}` is another data set already ({there}; this one is {new}): give another name, or --replace")]
+    #[error(
+        "`{name}` is another data set already ({there}; this one is {new}): give another name, or --replace"
+    )]
     Taken {
         /// Which one.
         name: String,
@@ -113,11 +115,19 @@ pub enum DataSetError {
 }
 
 impl DataSetError {
+    /// Whether the request itself is wrong, on any machine.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Name { .. } | Self::Catalogue(_))
+    }
+
     pub(super) fn io(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
         FolderError::io(verb, path, source).into()
     }
 
     pub(super) fn entry(path: &str, problem: impl Into<String>) -> Self {
-        Self::Entry { path: PathBuf::from(kit::text::one_line(path, 300)), problem: problem.into() }
+        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let path: String = path.chars().map(escaped).collect();
+        Self::Entry { path: PathBuf::from(kit::text::one_line(&path, 300)), problem: problem.into() }
     }
 }

@@ -228,8 +228,7 @@ impl Transfer<'_> {
                 return Err(self.too_large());
             }
             // Pieces are small and this process does nothing else meanwhile.
-            file.write_all(&piece)
-                .map_err(|e| Broken::Final(DataSetError::io("write", self.target, e)))?;
+            file.write_all(&piece).map_err(|e| Broken::Final(DataSetError::io("write", self.target, e)))?;
             self.received += piece.len() as u64;
             progress("fetching", self.received, total);
         }

@@ -11,6 +11,8 @@ const MOUNTED: &str = "/data";
 pub(super) const NAMED_MAX: usize = 16;
 /// Of a description, in characters.
 pub(super) const DESCRIPTION_MAX: usize = 1000;
+/// Of what is told to a planner, in characters: all data sets go into one message of 4 MiB.
+const TOLD_MAX: usize = 2000;
 /// Before the list of a folder, so that its digest is no file's.
 const FOLDER_PREFIX: &[u8] = b"autoresearch-data-set-1\n";
 
@@ -93,7 +95,7 @@ impl Manifest {
             digest: self.digest.to_string(),
             size_bytes: self.size_bytes,
             files: self.files,
-            description: format!("{} {}", self.description, self.layout()).trim().to_owned(),
+            description: kit::text::one_line(&format!("{} {}", self.description, self.layout()), TOLD_MAX),
         }
     }
 

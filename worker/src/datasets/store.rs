@@ -116,9 +116,9 @@ impl Store {
     /// Names the path.
     pub fn open(data_dir: &Path) -> Result<Self, DataSetError> {
         let store = Self::at(data_dir);
-        kit::folder::create_private(&store.staging())?;
-        kit::folder::create_private(&store.images())?;
-        kit::folder::create_private(&store.folder)?;
+        for folder in [data_dir, &store.folder, &store.staging(), &store.images()] {
+            kit::folder::create_private(folder)?;
+        }
         let _lock = store.lock()?;
         store.sweep()?;
         Ok(store)
@@ -238,7 +238,8 @@ impl Store {
                 continue;
             }
             if found.len() != manifest.image_bytes {
-                let problem = format!("{} has {} bytes of {}", path.display(), found.len(), manifest.image_bytes);
+                let problem =
+                    format!("{} has {} bytes of {}", path.display(), found.len(), manifest.image_bytes);
                 return Err(DataSetError::Damaged { name: name.to_owned(), problem });
             }
             let layer = Layer { target: manifest.target(), image: path };
@@ -335,8 +336,9 @@ impl Store {
         };
         for folder in entries(&self.staging())? {
             match Lock::take(&folder.join("lock")) {
-                Ok(_lock) => fs::remove_dir_all(&folder)
-                    .map_err(|e| DataSetError::io("remove", &folder, e))?,
+                Ok(_lock) => {
+                    fs::remove_dir_all(&folder).map_err(|e| DataSetError::io("remove", &folder, e))?
+                }
                 Err(FolderError::Locked { .. }) => {}
                 // Its owner has removed it at this moment.
                 Err(_) if !folder.exists() => {}

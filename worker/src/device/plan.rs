@@ -90,15 +90,21 @@ pub fn plan(machine: &Inventory, count: Option<u32>) -> Result<Vec<SlotInfo>, Pl
     if each < MEMORY_MIN {
         return Err(PlanError::Memory { count, each: Bytes(each) });
     }
+    let first_uid = first_uid(rustix::process::geteuid().as_raw(), count);
     let slot = |index: u32| SlotInfo {
         index,
         cpu_millis: share_millis(cpus.len(), count),
         memory_bytes: each,
         gpu_uuids: deal(&machine.gpus, index, count).map(|gpu| gpu.uuid.clone()).collect(),
         cpus: share(cpus, index, count),
-        uid: FIRST_UID + index,
+        uid: first_uid + index,
     };
     Ok((0..count).map(slot).collect())
+}
+
+/// The worker's own uid is no program's: it owns what a program may only read.
+fn first_uid(own: u32, count: u32) -> u32 {
+    if (FIRST_UID..FIRST_UID + count).contains(&own) { own + 1 } else { FIRST_UID }
 }
 
 /// An equal share of the CPUs, rounded down.
@@ -142,6 +148,13 @@ mod tests {
             gpus: (0..gpus).map(gpu).collect(),
             no_gpus: None,
         }
+    }
+
+    #[test]
+    fn no_slot_has_the_workers_own_uid() {
+        assert_eq!(first_uid(1000, 4), 50_000);
+        assert_eq!(first_uid(50_004, 4), 50_000);
+        assert_eq!(first_uid(50_003, 4), 50_004);
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub(super) fn recipe() -> Digest {
     Digest::of(format!("debootstrap 1 {} {}", debootstrap::SUITE, debootstrap::PACKAGES).as_bytes())
 }
 
+/// Of the base that is made here, in the engine.
+pub(super) fn tag() -> String {
+    format!("{REPOSITORY}:{}", recipe().short())
+}
+
 /// What a Dockerfile's `FROM` may name. The caller holds the lock on `cache`.
 ///
 /// # Errors
@@ -47,7 +52,7 @@ pub(super) async fn find_or_make(
     if is_there(docker, &pinned).await? {
         return Ok(pinned);
     }
-    let made = format!("{REPOSITORY}:{}", recipe().short());
+    let made = tag();
     if is_made(docker, &made).await? {
         return Ok(made);
     }
@@ -123,8 +128,8 @@ async fn is_made(docker: &Docker, reference: &str) -> Result<bool, ImageError> {
     Ok(!found.is_empty())
 }
 
-/// The reason why not is a text: whatever it is, the other road is tried.
-async fn pull(
+/// Asks a registry. The reason why not is a text: whatever it is, another road is tried or a person reads it.
+pub(super) async fn pull(
     docker: &Docker,
     reference: &str,
     progress: &Progress,

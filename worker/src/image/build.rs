@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bollard::{Docker, errors::Error as EngineError, query_parameters::BuildImageOptionsBuilder};
 use futures_util::StreamExt as _;
-use kit::task::CancellationToken;
+use kit::{digest::Digest, task::CancellationToken};
 
 use super::{
     base::RECIPE_LABEL,
@@ -19,41 +19,86 @@ use super::{
 /// Of an image of ours: its name on the allow-list.
 pub(super) const NAME_LABEL: &str = "autoresearch.image";
 
-/// Builds the recipe on `base` under its tag.
+/// What a build may reach while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// The host's, with the host's settings for it.
+    Host,
+    /// Nothing.
+    None,
+}
+
+/// What is to be built.
+#[derive(Debug)]
+pub(super) struct Order<'a> {
+    /// On the allow-list, for people.
+    pub(super) name: &'a str,
+    /// What it is known by, with the digest.
+    pub(super) label: &'a str,
+    pub(super) digest: Digest,
+    pub(super) tag: String,
+    /// What the Dockerfile's `FROM` names.
+    pub(super) base: &'a str,
+    pub(super) context: Vec<u8>,
+    pub(super) network: Network,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn of_recipe(recipe: &'a Recipe, base: &'a str) -> Result<Self, ImageError> {
+        Ok(Self {
+            name: recipe.name,
+            label: recipe.name,
+            digest: recipe.digest(),
+            tag: recipe.tag(),
+            base,
+            context: recipe.context().map_err(|e| ImageError::io("make the context of", recipe.name, e))?,
+            network: Network::Host,
+        })
+    }
+}
+
+/// Builds an image under its tag.
 ///
 /// # Errors
 /// [`ImageError::Build`] with the last lines where a step fails.
 pub(super) async fn build(
     docker: &Docker,
-    recipe: &Recipe,
-    base: &str,
+    order: Order<'_>,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<(), ImageError> {
-    let settings = HostSettings::read();
-    let handover = Handover::start(&settings).await?;
-    let mut arguments = settings.proxies().clone();
-    arguments.insert("BASE".to_owned(), base.to_owned());
-    arguments.insert(Handover::VARIABLE.to_owned(), handover.address().to_owned());
+    let mut arguments = HashMap::from([("BASE".to_owned(), order.base.to_owned())]);
+    // Serves until the build is over.
+    let mut _handover = None;
+    let network = match order.network {
+        Network::None => "none",
+        Network::Host => {
+            let settings = HostSettings::read();
+            let handover = Handover::start(&settings).await?;
+            arguments.extend(settings.proxies().clone());
+            arguments.insert(Handover::VARIABLE.to_owned(), handover.address().to_owned());
+            _handover = Some(handover);
+            "host"
+        }
+    };
     let labels = HashMap::from([
-        (NAME_LABEL.to_owned(), recipe.name.to_owned()),
-        (RECIPE_LABEL.to_owned(), recipe.digest().to_string()),
+        (NAME_LABEL.to_owned(), order.label.to_owned()),
+        (RECIPE_LABEL.to_owned(), order.digest.to_string()),
     ]);
     let options = BuildImageOptionsBuilder::new()
         .dockerfile("Dockerfile")
-        .t(&recipe.tag())
+        .t(&order.tag)
         .rm(true)
         .forcerm(true)
-        .networkmode("host")
+        .networkmode(network)
         .buildargs(&arguments)
         .labels(&labels)
         .build();
-    let context = recipe.context().map_err(|e| ImageError::io("make the context of", recipe.name, e))?;
-    let mut answers = docker.build_image(options, None, Some(bollard::body_full(context.into())));
+    let mut answers = docker.build_image(options, None, Some(bollard::body_full(order.context.into())));
     let mut output = Output::new();
     loop {
         // Dropping the stream closes the connection, and the engine then stops the build.
-        let stopped = || ImageError::Stopped { name: recipe.name.to_owned() };
+        let stopped = || ImageError::Stopped { name: order.name.to_owned() };
         match stop.run_until_cancelled(answers.next()).await.ok_or_else(stopped)? {
             None => return Ok(()),
             Some(Ok(info)) => {
@@ -63,13 +108,13 @@ pub(super) async fn build(
             }
             Some(Err(EngineError::DockerStreamError { error })) => {
                 return Err(ImageError::Build {
-                    name: recipe.name.to_owned(),
+                    name: order.name.to_owned(),
                     step: output.step.clone(),
                     message: kit::text::one_line(&error, 500),
                     output: output.tail.text(),
                 });
             }
-            Some(Err(error)) => return Err(ImageError::engine("build", &recipe.tag(), error)),
+            Some(Err(error)) => return Err(ImageError::engine("build", &order.tag, error)),
         }
     }
 }

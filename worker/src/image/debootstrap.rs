@@ -42,7 +42,9 @@ const TAR_PIECE: usize = 256 << 10;
 /// Why there is no Debian. A text each, because the one reader is a person who is told what to do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DebootstrapError {
-    #[error("making Debian here needs root: run `autoresearch-worker image build` once as root")]
+    #[error(
+        "making Debian here needs root: run `sudo autoresearch-worker image build torch` once, then every user of this engine has the images"
+    )]
     NotRoot,
     #[error(
         "debootstrap is not here and apt could not fetch it ({0}): install debootstrap and debian-archive-keyring"

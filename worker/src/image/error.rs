@@ -34,6 +34,56 @@ pub enum ImageError {
         /// What it has.
         reason: String,
     },
+    /// An image of the user's that cannot be a sandbox's.
+    #[error("the image {reference} {reason}")]
+    Unfit {
+        /// As it was named.
+        reference: String,
+        /// What it has or has not, and what to do.
+        reason: String,
+    },
+    /// An image of the user's that is nowhere.
+    #[error(
+        "the image {reference} is neither in the engine nor in a registry ({registry}): build or pull it first"
+    )]
+    NotThere {
+        /// As it was named.
+        reference: String,
+        /// Why no registry gave it.
+        registry: String,
+    },
+    /// An image that was added, and that the engine has no more.
+    #[error(
+        "the image `{name}` was added as {reference} ({id}), and the engine does not have that any more: \
+         `autoresearch-worker image remove {name}`, then `image add {name} {reference}`"
+    )]
+    Gone {
+        /// Its name.
+        name: String,
+        /// What it was added as.
+        reference: String,
+        /// Of its content.
+        id: String,
+    },
+    /// The name is another image's.
+    #[error("`{name}` is already the name of {reference}: `autoresearch-worker image remove {name}` first")]
+    Taken {
+        /// The name.
+        name: String,
+        /// What it was added as.
+        reference: String,
+    },
+    /// What was asked for cannot be on the allow-list.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The file of added images.
+    #[error("{}: {reason}", path.display())]
+    AllowList {
+        /// The file.
+        path: PathBuf,
+        /// The field and what is wrong with it.
+        reason: String,
+    },
     /// The disk cannot take it.
     #[error(
         "the image `{name}` needs {need} in {}, and {free} are free: make room, or move that folder",
@@ -120,6 +170,12 @@ impl ImageError {
             Self::Stopped { .. } => true,
             Self::Unknown { .. }
             | Self::Refused { .. }
+            | Self::Unfit { .. }
+            | Self::NotThere { .. }
+            | Self::Gone { .. }
+            | Self::Taken { .. }
+            | Self::NotAllowed(_)
+            | Self::AllowList { .. }
             | Self::DiskSpace { .. }
             | Self::Build { .. }
             | Self::NoBase { .. }

@@ -9,12 +9,14 @@
 //!                             └─ find again ─ disk? ─ base (registry | debootstrap) ─ build ─ find ─► Image
 //! ```
 //!
-//! A job belongs to nobody: a caller that goes away stops nothing, the worker's token does. Old images of ours (same
-//! label, other digest) are left for `image` commands: a run may still use one.
+//! Old images of ours (same label, other digest) are left for `image prune`: a run may still use one.
 
+mod added;
+mod allow;
 mod base;
 mod build;
 mod debootstrap;
+mod entry;
 mod error;
 mod handover;
 mod jobs;
@@ -23,22 +25,33 @@ pub mod native;
 mod prepare;
 mod process;
 mod progress;
+mod prune;
 mod recipe;
+mod refuse;
 mod settings;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use bollard::{Docker, errors::Error as EngineError, models::ImageInspect};
+use bollard::Docker;
 use kit::{digest::Digest, task::CancellationToken};
 use tokio::sync::{mpsc, watch};
 
+use allow::{Added, AllowList};
+use entry::{Entry, find};
 use jobs::Jobs;
 use progress::Stage;
+
+pub(crate) use refuse::refuse;
 
 pub use error::ImageError;
 pub use native::NativeImages;
 pub use progress::ImageStep;
+pub use prune::Pruned;
+pub(crate) use settings::HostSettings;
 pub use recipe::{Package, RECIPES, Recipe};
 
 /// An image that is ready to be used.
@@ -121,8 +134,8 @@ impl ImageStore for Images {
         Self::list(self).await
     }
     async fn find(&self, name: &str) -> Result<ImageInfo, ImageError> {
-        let recipe = recipe(name)?;
-        Ok(ImageInfo::of(recipe).with(Self::find(self, name).await))
+        let entry = self.entry(name)?;
+        Ok(entry.info().with(find(&self.shared.docker, &entry).await))
     }
     async fn prepare(&self, name: &str, progress: mpsc::Sender<ImageStep>) -> Result<Image, ImageError> {
         Self::prepare(self, name, progress).await
@@ -140,25 +153,50 @@ struct Shared {
     docker: Docker,
     /// Locks, and the folder in which Debian is made.
     cache: PathBuf,
+    allowed: Option<AllowList>,
     stop: CancellationToken,
     jobs: Jobs,
 }
 
 impl Images {
-    /// Over an engine. `cache` is the user's (`kit::folder::cache()`), shared by all workers of a user; `stop` ends
-    /// every build that runs.
+    /// The recipes' images, over an engine. `cache` is the user's (`kit::folder::cache()`), shared by all workers of a
+    /// user; `stop` ends every build that runs.
     #[must_use]
     pub fn new(docker: Docker, cache: PathBuf, stop: CancellationToken) -> Self {
-        let cache = cache.join("images");
-        Self { shared: Arc::new(Shared { docker, cache, stop, jobs: Jobs::default() }) }
+        Self::with_list(docker, cache, None, stop)
     }
 
-    /// Every image on the allow-list, built or not. One that cannot be used says why.
+    /// With those that the user of the worker of this data folder has added.
+    #[must_use]
+    pub fn of_worker(docker: Docker, cache: PathBuf, data_dir: &Path, stop: CancellationToken) -> Self {
+        Self::with_list(docker, cache, Some(AllowList::new(data_dir)), stop)
+    }
+
+    fn with_list(
+        docker: Docker,
+        cache: PathBuf,
+        allowed: Option<AllowList>,
+        stop: CancellationToken,
+    ) -> Self {
+        let cache = cache.join("images");
+        Self { shared: Arc::new(Shared { docker, cache, allowed, stop, jobs: Jobs::default() }) }
+    }
+
+    /// Every image on the allow-list, built or not. One that cannot be used says why. Where the file of added ones
+    /// cannot be read, those of the recipes are there and the log says so.
     pub async fn list(&self) -> Vec<ImageInfo> {
-        let mut found = Vec::with_capacity(RECIPES.len());
-        for recipe in &RECIPES {
-            let info = ImageInfo::of(recipe);
-            found.push(info.with(self.find(recipe.name).await));
+        let added = match self.shared.allowed.as_ref().map(AllowList::read) {
+            None => Vec::new(),
+            Some(Ok(added)) => added,
+            Some(Err(error)) => {
+                tracing::error!(%error, "the added images cannot be used");
+                Vec::new()
+            }
+        };
+        let mut found = Vec::with_capacity(RECIPES.len() + added.len());
+        let entries = added.into_iter().map(Entry::Added);
+        for entry in entries.chain(RECIPES.iter().map(Entry::Recipe)) {
+            found.push(entry.info().with(find(&self.shared.docker, &entry).await));
         }
         found
     }
@@ -169,7 +207,7 @@ impl Images {
     /// Where the name is not on the allow-list, the engine does not answer, or the image under our tag has what would
     /// weaken a sandbox.
     pub async fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
-        find(&self.shared.docker, recipe(name)?).await
+        find(&self.shared.docker, &self.entry(name)?).await
     }
 
     /// Finds or builds an image, with the last step in `progress` as it changes (a full or closed channel loses
@@ -178,19 +216,89 @@ impl Images {
     /// # Errors
     /// Those of [`Images::find`], and whatever the build ends in; every caller that shares it gets the same.
     pub async fn prepare(&self, name: &str, progress: mpsc::Sender<ImageStep>) -> Result<Image, ImageError> {
-        let recipe = recipe(name)?;
-        if let Some(image) = find(&self.shared.docker, recipe).await? {
+        let entry = self.entry(name)?;
+        if let Some(image) = find(&self.shared.docker, &entry).await? {
             return Ok(image);
         }
-        jobs::follow(name, self.join(recipe), progress).await
+        jobs::follow(name, self.join(entry), progress).await
     }
 
-    fn join(&self, recipe: &'static Recipe) -> watch::Receiver<Stage> {
+    fn join(&self, entry: Entry) -> watch::Receiver<Stage> {
         let shared = Arc::clone(&self.shared);
-        self.shared.jobs.join(recipe.name, |job| async move { prepare::prepare(&shared, recipe, &job).await })
+        let name = entry.name().to_owned();
+        self.shared.jobs.join(&name, |job| async move {
+            match entry {
+                Entry::Recipe(recipe) => prepare::prepare(&shared, recipe, &job).await,
+                Entry::Added(added) => added::prepare(&shared, &added, &job).await,
+            }
+        })
+    }
+
+    /// Puts an image of the user's on the allow-list: what `reference` means now, and never what it means later.
+    /// Steps go as in [`Images::prepare`].
+    ///
+    /// # Errors
+    /// Where it is nowhere, would weaken a sandbox, has no Python, or the name is taken. The list is then as it was.
+    pub async fn add(
+        &self,
+        name: &str,
+        reference: &str,
+        description: &str,
+        progress: mpsc::Sender<ImageStep>,
+    ) -> Result<Image, ImageError> {
+        let Some(allowed) = self.shared.allowed.clone() else {
+            return Err(ImageError::NotAllowed("this worker has no data folder for added images".to_owned()));
+        };
+        let unknown = Digest::of(b"");
+        let mut added = Added {
+            name: name.to_owned(),
+            reference: reference.to_owned(),
+            content_id: unknown,
+            description: description.to_owned(),
+        };
+        allow::check_entry(&added).map_err(ImageError::NotAllowed)?;
+        let (shared, job_name) = (Arc::clone(&self.shared), format!("add {name}"));
+        let stages = self.shared.jobs.join(&job_name, |job| async move {
+            added.content_id = added::resolve(&shared.docker, &added.reference, &job, &shared.stop).await?;
+            if let Some(there) = allowed.find(&added.name)?.filter(|t| t.content_id != added.content_id) {
+                return Err(ImageError::Taken { name: there.name, reference: there.reference });
+            }
+            let image = added::prepare(&shared, &added, &job).await?;
+            allowed.add(added)?;
+            Ok(image)
+        });
+        jobs::follow(name, stages, progress).await
+    }
+
+    /// Takes an image of the user's off the allow-list; the engine keeps it until [`Images::prune`].
+    ///
+    /// # Errors
+    /// Where no such image was added.
+    pub fn remove(&self, name: &str) -> Result<(), ImageError> {
+        if Recipe::named(name).is_some() {
+            return Err(ImageError::NotAllowed(format!("`{name}` is one of this program's own images")));
+        }
+        let removed = self.shared.allowed.as_ref().map_or(Ok(false), |allowed| allowed.remove(name))?;
+        if removed { Ok(()) } else { Err(self.unknown(name)) }
+    }
+
+    fn entry(&self, name: &str) -> Result<Entry, ImageError> {
+        if let Some(recipe) = Recipe::named(name) {
+            return Ok(Entry::Recipe(recipe));
+        }
+        let added = self.shared.allowed.as_ref().map_or(Ok(None), |allowed| allowed.find(name))?;
+        added.map(Entry::Added).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> ImageError {
+        let added = self.shared.allowed.as_ref().and_then(|allowed| allowed.read().ok()).unwrap_or_default();
+        let own = RECIPES.iter().map(|recipe| recipe.name);
+        let known: Vec<&str> = own.chain(added.iter().map(|added| added.name.as_str())).collect();
+        ImageError::Unknown { name: kit::text::one_line(name, 80), known: known.join(", ") }
     }
 }
 
+/// The recipe of this name, for those that have no others.
 pub(crate) fn recipe(name: &str) -> Result<&'static Recipe, ImageError> {
     Recipe::named(name).ok_or_else(|| ImageError::Unknown {
         name: kit::text::one_line(name, 80),
@@ -198,43 +306,7 @@ pub(crate) fn recipe(name: &str) -> Result<&'static Recipe, ImageError> {
     })
 }
 
-async fn find(docker: &Docker, recipe: &Recipe) -> Result<Option<Image>, ImageError> {
-    let tag = recipe.tag();
-    let inspected = match docker.inspect_image(&tag).await {
-        Ok(inspected) => inspected,
-        Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-        Err(error) => return Err(ImageError::engine("inspect", &tag, error)),
-    };
-    check(recipe, inspected).map_err(|reason| ImageError::Refused { tag, reason })
-}
-
-/// Whether what lies under our tag is ours and leaves a sandbox as strong as it was. A volume of an image is
-/// writable host disk without limit under a read-only root (SANDBOXES.md R10); the variables would be taken up by
-/// the loader of every program, or by the NVIDIA runtime as an order for every GPU (R14).
-fn check(recipe: &Recipe, inspected: ImageInspect) -> Result<Option<Image>, String> {
-    let config = inspected.config.unwrap_or_default();
-    let labels = config.labels.unwrap_or_default();
-    if labels.get(base::RECIPE_LABEL).map(String::as_str) != Some(&recipe.digest().to_string())
-        || labels.get(build::NAME_LABEL).map(String::as_str) != Some(recipe.name)
-    {
-        return Ok(None);
-    }
-    if let Some(volume) = config.volumes.unwrap_or_default().first() {
-        return Err(format!("declares the volume {}", kit::text::one_line(volume, 80)));
-    }
-    for variable in config.env.unwrap_or_default() {
-        let name = variable.split('=').next().unwrap_or_default();
-        if name.starts_with("LD_") || name.starts_with("NVIDIA_") {
-            return Err(format!("sets the variable {}", kit::text::one_line(name, 80)));
-        }
-    }
-    let id = inspected.id.unwrap_or_default();
-    if id.parse::<Digest>().is_err() {
-        return Err("has no content id".to_owned());
-    }
-    let size_bytes = inspected.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-    Ok(Some(Image { name: recipe.name.to_owned(), id, recipe_digest: recipe.digest(), size_bytes }))
-}
-
+#[cfg(test)]
+mod added_tests;
 #[cfg(test)]
 mod tests;

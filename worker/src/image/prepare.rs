@@ -13,7 +13,7 @@ use kit::{
 };
 use nix::sys::statvfs::statvfs;
 
-use super::{Image, Shared, base, build, error::ImageError, find, progress::Progress, recipe::Recipe};
+use super::{Entry, Image, Shared, base, build, error::ImageError, find, progress::Progress, recipe::Recipe};
 
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ pub(super) async fn prepare(
     folder::create_private(&shared.cache)?;
     let _held = lock(&shared.cache, recipe.name, recipe.name, progress, &shared.stop).await?;
     // Another process may have built it while we waited.
-    if let Some(image) = find(&shared.docker, recipe).await? {
+    if let Some(image) = find(&shared.docker, &Entry::Recipe(recipe)).await? {
         return Ok(image);
     }
     if let Some(path) = engine_folder(shared).await? {
@@ -41,8 +41,9 @@ pub(super) async fn prepare(
         base::find_or_make(&shared.docker, &shared.cache, progress, &shared.stop).await?
     };
     progress.step("build", 0, 0, &format!("building on {base}"));
-    build::build(&shared.docker, recipe, &base, progress, &shared.stop).await?;
-    find(&shared.docker, recipe).await?.ok_or_else(|| ImageError::Build {
+    let order = build::Order::of_recipe(recipe, &base)?;
+    build::build(&shared.docker, order, progress, &shared.stop).await?;
+    find(&shared.docker, &Entry::Recipe(recipe)).await?.ok_or_else(|| ImageError::Build {
         name: recipe.name.to_owned(),
         step: "the last step".to_owned(),
         message: "the engine says that it built the image and does not have it".to_owned(),

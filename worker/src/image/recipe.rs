@@ -52,15 +52,16 @@ pub const RECIPES: [Recipe; 2] = [
     },
 ];
 
-/// In every image: the installer and the Python side of a run.
-const SHARED_FILES: [(&str, &str); 6] = [
-    ("build/install.py", sandbox_image!("build/install.py")),
+/// In every image: the Python side of a run.
+pub(super) const RUNNER_FILES: [(&str, &str); 5] = [
     ("runner/runner.py", sandbox_image!("runner/runner.py")),
     ("runner/lib/autoresearch/__init__.py", sandbox_image!("runner/lib/autoresearch/__init__.py")),
     ("runner/lib/autoresearch/_metrics.py", sandbox_image!("runner/lib/autoresearch/_metrics.py")),
     ("runner/lib/autoresearch/_run.py", sandbox_image!("runner/lib/autoresearch/_run.py")),
     ("runner/lib/autoresearch/_streams.py", sandbox_image!("runner/lib/autoresearch/_streams.py")),
 ];
+/// In every image of a recipe.
+const INSTALLER: (&str, &str) = ("build/install.py", sandbox_image!("build/install.py"));
 
 /// What is done on the base, the same for every recipe and on both roads: the Dockerfiles say it to an engine, and
 /// [`super::native`] does it itself.
@@ -105,8 +106,8 @@ impl Recipe {
     }
 
     fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let own = [("Dockerfile", self.dockerfile), ("build/requirements.lock", self.lock)];
-        own.into_iter().chain(SHARED_FILES)
+        let own = [("Dockerfile", self.dockerfile), ("build/requirements.lock", self.lock), INSTALLER];
+        own.into_iter().chain(RUNNER_FILES)
     }
 
     /// The files below a folder of the context, named from there.
@@ -142,18 +143,26 @@ impl Recipe {
     /// # Errors
     /// None that memory does not give.
     pub fn context(&self) -> std::io::Result<Vec<u8>> {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (name, text) in self.files() {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o644);
-            header.set_mtime(0);
-            header.set_uid(0);
-            header.set_gid(0);
-            archive.append_data(&mut header, name, text.as_bytes())?;
-        }
-        archive.into_inner()
+        context(self.files())
     }
+}
+
+/// A build context of these files, with nothing of this host in it.
+///
+/// # Errors
+/// None that memory does not give.
+pub(super) fn context(files: impl Iterator<Item = (&'static str, &'static str)>) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, text) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        archive.append_data(&mut header, name, text.as_bytes())?;
+    }
+    archive.into_inner()
 }
 
 /// Lines like `numpy==2.4.6 \`; hashes and comments are left out.

@@ -114,7 +114,7 @@ impl HostSettings {
     }
 
     /// Writes the files below a folder that a tool sees at `seen`, and answers the variables that name them.
-    pub(super) fn write_below(&self, folder: &Path, seen: &str) -> std::io::Result<BTreeMap<String, String>> {
+    pub(crate) fn write_below(&self, folder: &Path, seen: &str) -> std::io::Result<BTreeMap<String, String>> {
         for (name, text) in &self.files {
             let path = folder.join(name);
             if let Some(parent) = path.parent() {

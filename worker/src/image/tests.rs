@@ -3,9 +3,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bollard::models::ImageConfig;
+use bollard::models::{ImageConfig, ImageInspect};
 
-use super::*;
+use super::{entry::check, *};
 
 fn labelled(recipe: &Recipe, config: ImageConfig) -> ImageInspect {
     let labels = HashMap::from([
@@ -23,20 +23,20 @@ fn labelled(recipe: &Recipe, config: ImageConfig) -> ImageInspect {
 #[test]
 fn an_image_that_weakens_a_sandbox_is_refused_and_a_strangers_is_not_ours() {
     let [lite, torch] = &RECIPES;
-    let good = check(lite, labelled(lite, ImageConfig::default())).unwrap().unwrap();
+    let good = check(&Entry::Recipe(lite), labelled(lite, ImageConfig::default())).unwrap().unwrap();
     assert_eq!((good.name.as_str(), good.size_bytes), ("lite", 7));
     let volumes = ImageConfig { volumes: Some(vec!["/data".to_owned()]), ..ImageConfig::default() };
-    assert!(check(lite, labelled(lite, volumes)).unwrap_err().contains("/data"));
+    assert!(check(&Entry::Recipe(lite), labelled(lite, volumes)).unwrap_err().contains("/data"));
     for variable in ["LD_PRELOAD=/x.so", "NVIDIA_VISIBLE_DEVICES=all"] {
         let env = ImageConfig { env: Some(vec![variable.to_owned()]), ..ImageConfig::default() };
-        let reason = check(lite, labelled(lite, env)).unwrap_err();
+        let reason = check(&Entry::Recipe(lite), labelled(lite, env)).unwrap_err();
         assert!(reason.contains(variable.split('=').next().unwrap()), "{reason}");
     }
-    assert_eq!(check(lite, labelled(torch, ImageConfig::default())), Ok(None));
-    assert_eq!(check(lite, ImageInspect::default()), Ok(None));
+    assert_eq!(check(&Entry::Recipe(lite), labelled(torch, ImageConfig::default())), Ok(None));
+    assert_eq!(check(&Entry::Recipe(lite), ImageInspect::default()), Ok(None));
     let mut nameless = labelled(lite, ImageConfig::default());
     nameless.id = Some("latest".to_owned());
-    assert!(check(lite, nameless).is_err());
+    assert!(check(&Entry::Recipe(lite), nameless).is_err());
 }
 
 pub(super) async fn engine() -> Option<Docker> {
@@ -94,7 +94,7 @@ async fn a_lock_of_another_process_is_waited_for_and_a_stop_ends_the_wait() {
     let stop = CancellationToken::new();
     let images = Images::new(docker, folder.path().to_owned(), stop.clone());
     let recipe = Recipe::named("torch").unwrap();
-    let mut stages = images.join(recipe);
+    let mut stages = images.join(Entry::Recipe(recipe));
     let waiting =
         stages.wait_for(|stage| matches!(stage, Stage::Step(step) if step.line.contains("process")));
     tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();

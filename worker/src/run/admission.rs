@@ -58,7 +58,7 @@ impl Registry {
         }
         let spec = decode_spec(spec_bytes, &self.options.rules)?;
         self.check_possible(&spec)?;
-        let BackendParts { backend, images } = self.backend(&spec.backend)?;
+        let BackendParts { backend, images, packages } = self.backend(&spec.backend)?;
         let image = images.find(&spec.image).await?;
         if !image.prepared {
             return Err(StartError::ImageNotPrepared(spec.image));
@@ -74,7 +74,9 @@ impl Registry {
         let lease = self.options.slots.take(run_id, spec.gpus).ok_or(StartError::NoSlot)?;
         let limits = self.options.rules.resolve(&spec.limits, lease.memory_bytes, lease.cpu_millis);
         check_together(&limits)?;
-        let (wanted, free) = (limits.disk_reservation(), disk_free(&self.options.runs_dir)?);
+        let installed = self.options.packages.reservation(&image.image_id, &spec.packages);
+        let wanted = limits.disk_reservation().saturating_add(installed);
+        let free = disk_free(&self.options.runs_dir)?;
         let reservation = self.ledger.reserve(wanted, free).ok_or_else(|| StartError::NoDisk {
             wanted: kit::size::Bytes(wanted),
             free: kit::size::Bytes(free.saturating_sub(self.ledger.reserved())),
@@ -92,6 +94,7 @@ impl Registry {
             image_id: image.image_id,
             slot: lease.grant.index,
             limits: limits.clone(),
+            packages: Vec::new(),
             gate_monotonic: None,
             reason: None,
             finished: false,
@@ -142,6 +145,8 @@ impl Registry {
             recorder: orders,
             progress: progress.subscribe(),
             published,
+            packages: self.options.packages.clone(),
+            package_tool: packages,
             cancel: handle.cancel.clone(),
             running_s: Arc::clone(&self.running_s),
             record,

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     datasets::LentImage,
+    packages::{HeldLayer, PackageTool, Packages},
     sandbox::{
         Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
     },
@@ -75,6 +76,10 @@ pub struct DriverParts {
     pub progress: watch::Receiver<Progress>,
     /// For everyone.
     pub published: watch::Sender<Published>,
+    /// Provides what the spec asks for.
+    pub packages: Packages,
+    /// The backend's way to resolve them.
+    pub package_tool: Arc<dyn PackageTool>,
     /// From anyone.
     pub cancel: CancellationToken,
     /// Seconds that workers on this folder have run, for retention.
@@ -96,6 +101,8 @@ pub struct Driver {
     pub(super) parts: DriverParts,
     pub(super) state: State,
     pub(super) sandbox: Option<Arc<dyn Sandbox>>,
+    /// Kept for as long as the run may mount it.
+    pub(super) held_packages: Option<HeldLayer>,
     pub(super) abandoned: Option<(LostCause, String)>,
     /// Nothing of the program lives.
     pub(super) quiet: bool,
@@ -116,6 +123,7 @@ impl Driver {
             parts,
             state: State::Accepted,
             sandbox: None,
+            held_packages: None,
             abandoned: None,
             quiet: false,
             killed_by_engine: false,
@@ -214,7 +222,7 @@ impl Driver {
         RunEvent::Abandoned
     }
 
-    fn lose(&mut self, cause: LostCause, detail: String) -> RunEvent {
+    pub(super) fn lose(&mut self, cause: LostCause, detail: String) -> RunEvent {
         self.abandoned.get_or_insert((cause, detail));
         RunEvent::Abandoned
     }
@@ -240,6 +248,9 @@ impl Driver {
     async fn prepare(&mut self) -> RunEvent {
         if self.parts.cancel.is_cancelled() {
             return RunEvent::StopWanted(Reason::Cancelled);
+        }
+        if let Some(end) = self.provide_packages().await {
+            return end;
         }
         let backend = Arc::clone(&self.parts.backend);
         let made = tokio::time::timeout(PREPARE_LIMIT, backend.prepare(self.class())).await;
@@ -427,6 +438,7 @@ fn stop_text(reason: &Reason) -> String {
         Reason::TimedOut => "the wall-clock limit was reached".to_owned(),
         Reason::Diverged { detail } => detail.clone(),
         Reason::Stalled => "no output, no metric and idle devices".to_owned(),
+        Reason::DependencyConflict { .. } => "the packages cannot be had".to_owned(),
         Reason::LimitExceeded { limit } => format!("the limit on {limit} was reached"),
     }
 }

@@ -20,9 +20,13 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
+    packages::{
+        Packages,
+        fake::{FakeTool, Play},
+    },
     sandbox::{
-        Assignment, Backend, BackendInfo, Evidence, Gone, Order, ProgramEnd, Reading, Reports, Sandbox,
-        SandboxClass, SandboxError, SandboxId, SlotGrant, StreamPaths,
+        Assignment, Backend, BackendInfo, Evidence, Gone, Layer, Order, ProgramEnd, Reading, Reports,
+        Sandbox, SandboxClass, SandboxError, SandboxId, SlotGrant, StreamPaths,
     },
 };
 
@@ -55,6 +59,8 @@ pub struct Script {
     pub remove_fails: bool,
     pub kill_fails: bool,
     pub end_fails: bool,
+    /// A sweep removes nothing.
+    pub stays: bool,
     pub cpu: Duration,
 }
 
@@ -73,6 +79,7 @@ impl Script {
             remove_fails: false,
             kill_fails: false,
             end_fails: false,
+            stays: false,
             cpu: Duration::ZERO,
         }
     }
@@ -88,6 +95,8 @@ pub struct FakeBackend {
     pub live: Arc<Mutex<BTreeSet<SandboxId>>>,
     pub calls: Arc<Mutex<Vec<String>>>,
     pub run_json: Arc<Mutex<Vec<u8>>>,
+    /// Of the last sandbox.
+    pub layers: Mutex<Vec<Layer>>,
 }
 
 impl FakeBackend {
@@ -106,6 +115,7 @@ impl Backend for FakeBackend {
     }
     async fn prepare(&self, class: SandboxClass) -> Result<Arc<dyn Sandbox>, SandboxError> {
         self.note("prepare");
+        lock(&self.layers).clone_from(&class.layers);
         let script = lock(&self.script).clone();
         if script.prepare_fails {
             return Err(SandboxError::Call { verb: "create", id: class.id, detail: "on purpose".into() });
@@ -128,6 +138,9 @@ impl Backend for FakeBackend {
     }
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         self.note("sweep");
+        if lock(&self.script).stays {
+            return Ok(Vec::new());
+        }
         let mut live = lock(&self.live);
         let gone: Vec<SandboxId> = live.difference(keep).copied().collect();
         for id in &gone {
@@ -135,6 +148,13 @@ impl Backend for FakeBackend {
             live.remove(id);
         }
         Ok(gone.iter().map(ToString::to_string).collect())
+    }
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        if !lock(&self.script).stays {
+            return BTreeSet::new();
+        }
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 }
 
@@ -359,6 +379,7 @@ pub struct House {
     pub backend: Arc<FakeBackend>,
     pub slots: Arc<FakeSlots>,
     pub blobs: Arc<Blobs>,
+    pub tool: Arc<FakeTool>,
     pub registry: Arc<Registry>,
 }
 
@@ -378,12 +399,14 @@ impl House {
             live: Arc::default(),
             calls: Arc::default(),
             run_json: Arc::default(),
+            layers: Mutex::default(),
         });
         let slots = Arc::new(FakeSlots {
             holders: Arc::new(Mutex::new((0..2).map(|index| (index, None)).collect())),
             set_aside: Mutex::default(),
         });
         let blobs = Blobs::open(&root.path().join("blobs"), 1 << 20, Arc::clone(&clock)).unwrap();
+        let tool = Arc::new(FakeTool::new(Play::Packages(vec![("einops", "0.8.0")])));
         let mut config = crate::config::WorkerConfig::default();
         config.limits.default.disk = kit::size::Bytes(1 << 20);
         config.limits.default.artifacts = kit::size::Bytes(1 << 20);
@@ -391,17 +414,22 @@ impl House {
             runs_dir: root.path().join("runs"),
             tombstones: root.path().join("tombstones"),
             boot_id: boot_id.to_owned(),
-            backends: vec![BackendParts { backend: backend.clone(), images: Arc::new(FakeImages) }],
+            backends: vec![BackendParts {
+                backend: backend.clone(),
+                images: Arc::new(FakeImages),
+                packages: tool.clone(),
+            }],
             slots: slots.clone(),
             gpus: Arc::new(NoGpus),
             blobs: blobs.clone(),
             data_sets: crate::datasets::Store::at(root.path()),
+            packages: Packages::open(&root.path().join("packages"), config.package_rules()).unwrap(),
             rules: config.limit_rules(1 << 30, 1000),
             retention: Duration::from_secs(100),
             clock,
         };
         let registry = super::recovery::open(options, 0).await.unwrap();
-        Self { root, backend, slots, blobs, registry }
+        Self { root, backend, slots, blobs, tool, registry }
     }
 
     /// A spec whose program is stored.

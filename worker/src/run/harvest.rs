@@ -320,6 +320,7 @@ impl Driver {
             image_id: record.image_id.clone(),
             backend: record.backend.clone(),
             slot: record.slot,
+            packages: record.wire_packages(),
         };
         self.parts.release();
         let (done, written) = oneshot::channel();

@@ -37,6 +37,8 @@ pub mod ledger;
 pub mod metrics;
 /// From evidence to exactly one outcome.
 pub mod outcome;
+/// A run's packages, before its sandbox is made.
+mod packaging;
 /// The record of a run on disk.
 pub mod record;
 /// The one writer of a run's spool.

@@ -79,6 +79,16 @@ pub fn limit_exceeded(limit: &str, message: impl Into<String>) -> Outcome {
     Outcome { limit: limit.to_owned(), ..outcome(OutcomeKind::LimitExceeded, message) }
 }
 
+/// The resolver's words go where a program's traceback goes: several lines, for whoever is to mend it.
+fn dependency_conflict(words: &str) -> Outcome {
+    let first = words.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let first = kit::text::one_line(first.trim_start_matches("ERROR: "), 300);
+    Outcome {
+        traceback: super::traceback::bounded(words),
+        ..outcome(OutcomeKind::DependencyConflict, format!("the packages cannot be had: {first}"))
+    }
+}
+
 fn decide(facts: &Facts, limits: &RunLimits) -> Outcome {
     if let Some(own) = own_reason(facts, limits) {
         return own;
@@ -201,6 +211,7 @@ fn own_reason(facts: &Facts, limits: &RunLimits) -> Option<Outcome> {
                 format!("no output, no metric and idle devices for longer than {limit}"),
             )
         }
+        (Some(Reason::DependencyConflict { detail }), _) => dependency_conflict(detail),
         (Some(Reason::LimitExceeded { limit }), _) => {
             limit_exceeded(limit, format!("the run's limit on {limit} was reached"))
         }

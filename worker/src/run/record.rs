@@ -10,7 +10,7 @@ use kit::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{RunId, spec::RunLimits, state::Reason};
-use crate::sandbox::SandboxId;
+use crate::{packages::Package, sandbox::SandboxId};
 
 /// Of this file's form.
 const VERSION: u32 = 1;
@@ -46,6 +46,9 @@ pub struct Record {
     pub slot: u32,
     /// All set.
     pub limits: RunLimits,
+    /// What was installed besides the image's own.
+    #[serde(default)]
+    pub packages: Vec<Package>,
     /// Monotonic, at the start gate; written before the gate is opened.
     #[serde(default)]
     pub gate_monotonic: Option<Duration>,
@@ -91,6 +94,13 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// As the protocol says it.
+    #[must_use]
+    pub fn wire_packages(&self) -> Vec<proto::v1::Package> {
+        let wire = |p: &Package| proto::v1::Package { name: p.name.clone(), version: p.version.clone() };
+        self.packages.iter().map(wire).collect()
+    }
+
     /// The version that this program writes.
     #[must_use]
     pub fn version() -> u32 {
@@ -162,6 +172,7 @@ mod tests {
             image_id: "sha256:x".into(),
             slot: 1,
             limits: RunLimits::default(),
+            packages: vec![Package { name: "einops".into(), version: "0.8.0".into() }],
             gate_monotonic: None,
             reason: None,
             finished: false,

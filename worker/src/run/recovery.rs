@@ -27,6 +27,7 @@ use super::{
     state::{Action, RunEvent, State, next},
     tombstones::Tombstones,
 };
+use crate::sandbox::SandboxId;
 
 /// Opens the runs folder: sweeps sandboxes, ends what was unfinished, and gives the registry over all of it.
 ///
@@ -35,6 +36,7 @@ use super::{
 pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Registry>, FolderError> {
     kit::folder::create_private(&options.runs_dir)?;
     // First, so that no program of an earlier process lives when its run is said to have ended.
+    let mut left = BTreeSet::new();
     for BackendParts { backend, .. } in &options.backends {
         match backend.sweep(&BTreeSet::new()).await {
             Ok(removed) => {
@@ -44,6 +46,7 @@ pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Regist
             }
             Err(error) => tracing::error!(%error, "what an earlier process left could not be removed"),
         }
+        left.extend(backend.left().await);
     }
     let work = move || -> Result<Arc<Registry>, FolderError> {
         let now = wall_ns(options.clock.wall());
@@ -62,6 +65,7 @@ pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Regist
                 std::fs::remove_dir_all(&path).map_err(|e| FolderError::io("remove", &path, e))?;
                 continue;
             }
+            set_aside(&path, &left, &options);
             match take_up(&path, run_id, &options) {
                 Ok(Some(run)) => {
                     runs.insert(run_id, Arc::new(run));
@@ -84,6 +88,15 @@ enum TakeUpError {
     Record(#[from] record::RecordError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
+}
+
+/// Where a run's sandbox could not be removed, what it holds is not given to another run.
+fn set_aside(folder: &Path, left: &BTreeSet<SandboxId>, options: &RegistryOptions) {
+    let record = if left.is_empty() { None } else { Record::load(folder).ok() };
+    if let Some(record) = record.filter(|record| left.contains(&record.sandbox_id)) {
+        let why = format!("the sandbox {} of an earlier process could not be removed", record.sandbox_id);
+        options.slots.set_aside(record.slot, &why);
+    }
 }
 
 /// One folder; `None` where its `StartRun` was never answered.
@@ -208,6 +221,7 @@ fn last_event(record: &Record, outcome: proto::v1::Outcome, recovered: &Recovere
         image_id: record.image_id.clone(),
         backend: record.backend.clone(),
         slot: record.slot,
+        packages: record.wire_packages(),
         ..Finished::default()
     }
 }

@@ -30,7 +30,7 @@ use super::{
     spool::SpoolError,
     tombstones::{Tombstone, Tombstones},
 };
-use crate::{blobs::Blobs, datasets::Store};
+use crate::{blobs::Blobs, datasets::Store, packages::Packages};
 
 /// Runs on disk at most, finished ones included: unreleased ones are never dropped to make room.
 pub(super) const RUNS_MAX: usize = 10_000;
@@ -56,6 +56,8 @@ pub struct RegistryOptions {
     pub blobs: Arc<Blobs>,
     /// That runs may name.
     pub data_sets: Store,
+    /// What runs install.
+    pub packages: Packages,
     /// Of runs.
     pub rules: LimitRules,
     /// Unreleased runs are kept for so long.

@@ -7,7 +7,10 @@ use proto::v1::{GpuUsage, Image, ImageStep};
 use tokio::sync::mpsc;
 
 use super::RunId;
-use crate::sandbox::{Backend, SlotGrant};
+use crate::{
+    packages::PackageTool,
+    sandbox::{Backend, SlotGrant},
+};
 
 /// Why an image cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,6 +67,8 @@ pub struct BackendParts {
     pub backend: Arc<dyn Backend>,
     /// Its own: an image of one backend is nothing to another.
     pub images: Arc<dyn ImageSource>,
+    /// Resolves packages in its images.
+    pub packages: Arc<dyn PackageTool>,
 }
 
 /// A slot as it is planned.

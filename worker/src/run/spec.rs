@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use kit::digest::Digest;
+use kit::{
+    digest::Digest,
+    requirement::{REQUIREMENTS_MAX, check_requirement},
+};
 use proto::v1::{DivergenceRule, InputRole, Label, Limits, RunSpec};
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +179,8 @@ pub struct CheckedSpec {
     pub stdout_metrics: Vec<String>,
     /// Names.
     pub data_sets: Vec<String>,
+    /// Names with versions, to be installed first.
+    pub packages: Vec<String>,
     /// Sorted as they came.
     pub labels: Vec<Label>,
     /// A tiny trial.
@@ -261,11 +266,7 @@ pub fn check(spec: RunSpec, rules: &LimitRules) -> Result<CheckedSpec, SpecError
             format!("is {}; it must be finite", rule.trivial),
         );
     }
-    check.that(
-        spec.packages.is_empty(),
-        "spec.packages",
-        "this worker installs no packages: use an image that has them",
-    );
+    check_packages(&spec.packages, &mut check);
     check_labels("spec.labels", &spec.labels, &mut check);
     if !check.0.is_empty() {
         return Err(SpecError(check.0));
@@ -283,9 +284,23 @@ pub fn check(spec: RunSpec, rules: &LimitRules) -> Result<CheckedSpec, SpecError
         divergence,
         stdout_metrics: spec.stdout_metrics,
         data_sets: spec.data_sets,
+        packages: spec.packages,
         labels: spec.labels,
         smoke: spec.smoke,
     })
+}
+
+fn check_packages(packages: &[String], check: &mut Check) {
+    check.that(
+        packages.len() <= REQUIREMENTS_MAX,
+        "spec.packages",
+        format!("at most {REQUIREMENTS_MAX} packages"),
+    );
+    for (index, text) in packages.iter().enumerate().take(REQUIREMENTS_MAX) {
+        if let Err(error) = check_requirement(text) {
+            check.wrong(format!("spec.packages[{index}]"), error);
+        }
+    }
 }
 
 /// Checks labels of a spec or of a filter.
@@ -497,7 +512,9 @@ mod tests {
             ),
             ("spec.required_metrics[0]", Box::new(|s| s.required_metrics.push("a b".into()))),
             ("spec.required_metrics[0]", Box::new(|s| s.required_metrics.push("*".into()))),
-            ("spec.packages", Box::new(|s| s.packages.push("einops".into()))),
+            ("spec.packages[0]", Box::new(|s| s.packages.push("../einops".into()))),
+            ("spec.packages[1]", Box::new(|s| s.packages = vec!["einops".into(), "-r x".into()])),
+            ("spec.packages", Box::new(|s| s.packages = vec!["einops".into(); 33])),
             (
                 "spec.labels[0].key",
                 Box::new(|s| s.labels.push(Label { key: "A".into(), value: String::new() })),

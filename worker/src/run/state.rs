@@ -51,6 +51,11 @@ pub enum Reason {
     },
     /// No output, no metric, idle CPU and GPU.
     Stalled,
+    /// Its packages cannot be had; nothing was made yet.
+    DependencyConflict {
+        /// The resolver's words.
+        detail: String,
+    },
     /// Another limit, by its name.
     LimitExceeded {
         /// "disk", "pids", "shm" or "artifacts".

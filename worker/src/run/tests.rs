@@ -15,6 +15,7 @@ use super::{
     spool::SpoolReader,
 };
 use crate::{
+    packages::fake::Play,
     sandbox::Evidence,
     service::{Identity, describe},
 };
@@ -332,6 +333,21 @@ async fn what_cannot_be_shown_to_be_gone_sets_its_slot_and_its_gpus_aside() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_process_left_and_no_sweep_removes_holds_its_slot() {
+    let house = House::new(Script::ending(Ending::Stubborn)).await;
+    let (id, bytes) = (RunId::new(), house.spec().encode_to_vec());
+    let run = house.registry.start(id, OWNER, &bytes).await.unwrap();
+    run.published.clone().wait_for(|p| p.gate.is_some()).await.unwrap();
+    let root = tempfile::tempdir().unwrap();
+    copy(house.root.path(), root.path());
+    let second = House::over(root, Script { stays: true, ..Script::exit(0) }, "boot-1").await;
+    assert_eq!(lock(&second.slots.set_aside).keys().collect::<Vec<_>>(), [&run.slot]);
+    assert_ne!(finish(&second, &second.spec()).await.1.slot, run.slot);
+    house.registry.cancel(id, OWNER).await.unwrap();
+    run.wait_finished().await;
+}
+
+#[tokio::test]
 async fn a_sandbox_that_is_gone_or_never_was_sets_nothing_aside() {
     for script in [
         Script::ending(Ending::Vanish(0)),
@@ -407,4 +423,68 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn packages_are_resolved_before_the_sandbox_and_told_at_the_end() {
+    let house = House::new(Script::exit(0)).await;
+    let mut spec = house.spec();
+    spec.packages = vec!["einops==0.8.0".into()];
+    let (id, finished) = finish(&house, &spec).await;
+    assert_eq!(kind(&finished), OutcomeKind::Succeeded);
+    let told: Vec<_> = finished.packages.iter().map(|p| format!("{} {}", p.name, p.version)).collect();
+    assert_eq!(told, ["einops 0.8.0"]);
+    let seen = lock(&house.backend.layers).clone();
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].target == "/packages" && seen[0].image.exists(), "{seen:?}");
+    house.assert_clean();
+    finish(&house, &spec).await;
+    assert_eq!(house.tool.calls(), ["resolve", "fetch"], "the second run asks nobody");
+    assert!(events(&house, id).len() > 3);
+}
+
+#[tokio::test]
+async fn packages_that_cannot_be_had_end_the_run_before_its_sandbox() {
+    let house = House::new(Script::exit(0)).await;
+    let mut spec = house.spec();
+    spec.packages = vec!["a==1".into(), "b==1".into()];
+    let conflict = r#"{"kind": "conflict", "words": "ERROR: a needs b<1\nand b==1 was asked for"}"#;
+    *house.tool.play.lock().unwrap() = Play::Answer(conflict);
+    let (_, finished) = finish(&house, &spec).await;
+    let outcome = finished.outcome.unwrap();
+    assert_eq!(outcome.kind(), OutcomeKind::DependencyConflict);
+    assert_eq!(outcome.message, "the packages cannot be had: a needs b<1");
+    assert_eq!(outcome.traceback, "ERROR: a needs b<1\nand b==1 was asked for");
+    assert!(!lock(&house.backend.calls).contains(&"prepare".to_owned()), "a sandbox was made");
+    house.assert_clean();
+
+    for (play, cause) in [
+        (Play::Answer(r#"{"kind": "unreachable", "words": "no route"}"#), LostCause::Image),
+        (Play::Answer(r#"{"kind": "no_space", "words": "full"}"#), LostCause::HostDisk),
+        (Play::Missing, LostCause::Engine),
+    ] {
+        *house.tool.play.lock().unwrap() = play;
+        let (_, finished) = finish(&house, &spec).await;
+        let outcome = finished.outcome.unwrap();
+        assert_eq!((outcome.kind(), outcome.lost_cause()), (OutcomeKind::Lost, cause), "{outcome:?}");
+    }
+    house.assert_clean();
+}
+
+#[tokio::test]
+async fn a_cancel_while_packages_are_resolved_ends_the_run_at_once() {
+    let house = House::new(Script::exit(0)).await;
+    *house.tool.play.lock().unwrap() = Play::Hang;
+    let mut spec = house.spec();
+    spec.packages = vec!["einops".into()];
+    let id = RunId::new();
+    let run = house.registry.start(id, OWNER, &spec.encode_to_vec()).await.unwrap();
+    while house.tool.calls().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    house.registry.cancel(id, OWNER).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), run.wait_finished()).await.expect("it ends");
+    let finished = run.published.borrow().finished.clone().unwrap();
+    assert_eq!(kind(&finished), OutcomeKind::Cancelled);
+    house.assert_clean();
 }

@@ -146,10 +146,12 @@ impl Live {
         let (id, pid) = (self.class.id, self.pid);
         let (cgroup, volume) = (self.cgroup.clone(), Arc::clone(&self.volume));
         let shm_was_full = Arc::clone(&self.memory.shm_was_full);
+        // By PID 1, where this worker cannot look itself.
+        let reported = self.reports.borrow().shm_full;
         blocking(id, move || {
             let counters = cgroup.counters().map_err(|e| SandboxError::Gone { id, detail: e.to_string() })?;
             let fill = volume.fill_now()?;
-            if verify::shm_is_full(pid) {
+            if reported || verify::shm_is_full(pid) {
                 shm_was_full.store(true, Ordering::Relaxed);
             }
             let reading = Reading {
@@ -203,9 +205,9 @@ impl Sandbox for Live {
             detail: "the program's arguments are empty or have a line break".to_owned(),
             disk_full: false,
         })?;
-        let (uid, disk_bytes) = (self.class.slot.uid, self.class.limits.disk_bytes);
+        let disk_bytes = self.class.limits.disk_bytes;
         let (assignment, volume) = (assignment.clone(), Arc::clone(&self.volume));
-        blocking(id, move || volume.fill(uid, &assignment.run_json, &assignment.files, &settings, disk_bytes))
+        blocking(id, move || volume.fill(&assignment.run_json, &assignment.files, &settings, disk_bytes))
             .await
     }
 
@@ -241,7 +243,7 @@ impl Sandbox for Live {
     }
 
     fn artifacts(&self) -> PathBuf {
-        self.volume.path().join("work").join("artifacts")
+        self.volume.artifacts()
     }
 
     async fn reading(&self) -> Result<Reading, SandboxError> {
@@ -269,12 +271,7 @@ impl Sandbox for Live {
         }
         self.walls.remove(self.class.id).await?;
         self.stop.cancel();
-        let volume = Arc::clone(&self.volume);
-        blocking(self.class.id, move || {
-            volume.seal();
-            Ok(())
-        })
-        .await
+        Ok(())
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -17,10 +17,14 @@ pub struct MountLine {
     pub target: PathBuf,
     /// Options of the mount.
     pub options: String,
+    /// What is mounted below it is seen in other mount name spaces too.
+    pub shared: bool,
     /// "ext4", "tmpfs", …
     pub kind: String,
     /// "/dev/loop3", …
     pub source: String,
+    /// Options of the file system: of a tmpfs its size.
+    pub of_system: String,
 }
 
 /// The mounts that a process sees; `self` is this one.
@@ -50,8 +54,10 @@ fn parse_mount(line: &[u8]) -> Option<MountLine> {
         root: unescape(root),
         target: unescape(target),
         options: text(options),
+        shared: front.any(|field| field.starts_with(b"shared:")),
         kind: text(back.next()?),
         source: text(back.next()?),
+        of_system: text(back.next().unwrap_or_default()),
     })
 }
 
@@ -132,7 +138,8 @@ pub(crate) fn has_tool(name: &str) -> bool {
     find_tool(name).is_some()
 }
 
-fn find_tool(name: &str) -> Option<PathBuf> {
+/// Where one of the system's own tools is.
+pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     // A user's PATH often lacks the sbin folders.
     std::env::split_paths(&folders)
@@ -151,6 +158,9 @@ mod tests {
         let mount = parse_mount(line.as_bytes()).unwrap();
         assert_eq!(mount.target, Path::new(r"/a b/c\d"));
         assert_eq!((mount.root.as_path(), mount.source.as_str()), (Path::new("/work"), "/dev/loop3"));
+        assert_eq!((mount.shared, mount.of_system.as_str()), (false, "rw"));
+        let shared = parse_mount(b"27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard").unwrap();
+        assert!(shared.shared);
         assert_eq!(parse_mount(b"36 35 nonsense"), None);
     }
 

@@ -23,6 +23,7 @@ mod birth;
 mod cgroup;
 /// Docker Engine, through its API.
 pub mod docker;
+mod hands;
 mod init;
 pub(crate) mod layout;
 mod leftovers;
@@ -38,6 +39,8 @@ pub mod rules;
 mod seccomp;
 mod verify;
 mod volume;
+
+pub(crate) use loops::find_tool;
 
 kit::id_type!(
     /// Of a sandbox; the container's name is `ar-SANDBOX_ID`.
@@ -135,6 +138,8 @@ pub struct Reports {
     pub terminating: bool,
     /// How the program's main process ended.
     pub ended: Option<ProgramEnd>,
+    /// /dev/shm was full when the program's main process ended.
+    pub shm_full: bool,
     /// Everything but PID 1 is gone.
     pub killed: bool,
     /// The sandbox itself is gone, and what the engine said of it (exit code of PID 1, engine error). Where
@@ -334,6 +339,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Where the engine does not answer. What could not be removed stays and is logged.
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError>;
+
+    /// Sandboxes of this worker of which something may still run although a sweep was to remove it: their slots must
+    /// not be used. Where the backend cannot say, none.
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        BTreeSet::new()
+    }
 }
 
 /// One sandbox, from PID 1's `ready` on.

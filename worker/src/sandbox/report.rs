@@ -47,6 +47,7 @@ pub fn read(log: &[u8]) -> Log {
             "ready" => read.reports.ready = true,
             "started" => read.reports.started = true,
             "terminating" => read.reports.terminating = true,
+            "shm_full" => read.reports.shm_full = true,
             "killed" => read.reports.killed = true,
             "ended" => {
                 read.reports.ended.get_or_insert(ProgramEnd {
@@ -77,6 +78,7 @@ pub fn grow(known: &mut Reports, new: &Reports) -> bool {
     known.ready |= new.ready;
     known.started |= new.started;
     known.terminating |= new.terminating;
+    known.shm_full |= new.shm_full;
     known.killed |= new.killed;
     known.ended = known.ended.take().or_else(|| new.ended.clone());
     known.gone = known.gone.take().or_else(|| new.gone.clone());

@@ -69,15 +69,11 @@ impl Maker {
         let (worker_id, sandboxes_dir) = (worker_id.to_owned(), folder.join("sandboxes"));
         let clock = SystemClock::shared();
         match on {
-            On::Docker => {
-                let options =
-                    DockerOptions { worker_id, sandboxes_dir, docker_host: None, runtime: None, clock };
-                Self::Docker(DockerBackend::connect(options).await.unwrap())
-            }
+            On::Docker => Self::Docker(DockerBackend::connect(options(&worker_id, folder)).await.unwrap()),
             On::Native => {
                 let rootfs_dir = folder.join("rootfs");
                 let options = NativeOptions { worker_id, sandboxes_dir, rootfs_dir, clock };
-                Self::Native(NativeBackend::new(options).unwrap())
+                Self::Native(NativeBackend::new(options))
             }
         }
     }
@@ -100,8 +96,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new(on: On) -> Self {
+        Self::of_worker(on, format!("scratch-{}", new_uuid())).await
+    }
+
+    /// With a worker's id that somebody else chose.
+    pub async fn of_worker(on: On, worker_id: String) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests mount volumes: run them as root");
-        let worker_id = format!("scratch-{}", new_uuid());
         let folder = std::env::temp_dir().join(&worker_id);
         let maker = Maker::new(on, &worker_id, &folder).await;
         let image = match &maker {
@@ -126,6 +126,12 @@ impl Fixture {
             Maker::Native(_) => On::Native,
         };
         Maker::new(on, &self.worker_id, &self.folder).await.running(words(&["exit", "0"]))
+    }
+
+    /// The same worker with another OCI runtime.
+    pub async fn with_runtime(&self, name: &str) -> DockerBackend {
+        let options = options(&self.worker_id, &self.folder);
+        DockerBackend::connect(DockerOptions { runtime: Some(name.to_owned()), ..options }).await.unwrap()
     }
 
     pub fn sandboxes(&self) -> PathBuf {
@@ -198,7 +204,8 @@ impl Fixture {
         let roots =
             ["memory", "pids", "cpu", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
         // The root of a hierarchy that it did not join is nobody's.
-        let all = paths.filter(|path| !path.is_empty()).flat_map(|path| roots.clone().map(|root| root.join(&path)));
+        let all =
+            paths.filter(|path| !path.is_empty()).flat_map(|path| roots.clone().map(|root| root.join(&path)));
         all.filter(|folder| folder.join("cgroup.procs").exists()).collect()
     }
 
@@ -279,6 +286,16 @@ fn unpack(rootfs_dir: &Path) -> String {
     fs::write(folder.join("sandboxed"), program()).unwrap();
     fs::set_permissions(folder.join("sandboxed"), fs::Permissions::from_mode(0o755)).unwrap();
     format!("sha256:{digest}")
+}
+
+fn options(worker_id: &str, folder: &Path) -> DockerOptions {
+    DockerOptions {
+        worker_id: worker_id.to_owned(),
+        sandboxes_dir: folder.join("sandboxes"),
+        docker_host: None,
+        runtime: None,
+        clock: SystemClock::shared(),
+    }
 }
 
 async fn import(docker: &Docker, tag: &str) -> ImageInspect {

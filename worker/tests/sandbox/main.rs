@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
 
 mod fixture;
+mod launcher;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
 
 use fixture::{Fixture, MIB, On, UID, ended, finish, said};
-use worker::sandbox::{Order, SandboxError};
+use worker::sandbox::{Backend as _, Enforcement, Order, SandboxError, rules::RuleId};
 
 /// Each of these tests on each backend, which is the first part of its name.
 macro_rules! on_each_backend {
@@ -415,7 +416,26 @@ async fn the_backend_says_what_it_enforces(on: On) {
         On::Native => "kernel ",
     };
     assert!(info.version.starts_with(begin), "{}", info.version);
-    for name in ["memory", "processes", "disk", "network", "seccomp"] {
-        assert!(info.rules.iter().any(|rule| rule.name == name), "{name}");
+    let told: Vec<&str> = info.rules.iter().map(|rule| rule.name).collect();
+    let all: Vec<&str> = RuleId::ALL.iter().map(|rule| rule.name()).collect();
+    assert_eq!(told, all, "every rule is answered, in its order");
+    // The tests before this one have seen these hold.
+    for name in ["identity", "seccomp", "files", "network", "memory", "processes", "disk", "time"] {
+        let rule = info.rules.iter().find(|rule| rule.name == name).unwrap();
+        assert_eq!(rule.enforcement, Enforcement::Enforced, "{rule:?}");
     }
+    for rule in info.rules.iter().filter(|rule| rule.enforcement == Enforcement::Enforced) {
+        assert!(!rule.detail.is_empty() && rule.remedy.is_empty(), "{rule:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_the_engine_does_not_have_is_refused_with_the_list_of_those_it_has() {
+    let fixture = Fixture::new(On::Docker).await;
+    let backend = fixture.with_runtime("no-such-runtime").await;
+    let reason = backend.describe().await.unavailable.unwrap();
+    assert!(reason.contains("`no-such-runtime`") && reason.contains("runc"), "{reason}");
+    let error = backend.prepare(fixture.class()).await.unwrap_err().to_string();
+    assert!(error.contains("no-such-runtime"), "{error}");
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
 }

@@ -25,6 +25,7 @@ fn record(plan: Plan, confirmatory: Option<u32>) -> ExperimentRecord {
             digest: "d".into(),
             reason: "first".into(),
             source: "x".into(),
+            packages: vec![],
         }],
         runs: vec![],
         looks: vec![],
@@ -56,6 +57,7 @@ fn run(record: &mut ExperimentRecord, variant: &str, seed: u64, kind: OutcomeKin
         series: [(metric, series)].into(),
         last_output: String::new(),
         place: String::new(),
+        packages: vec![],
     });
 }
 

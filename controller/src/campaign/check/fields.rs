@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use kit::name::check_metric;
+use kit::{
+    name::check_metric,
+    requirement::{REQUIREMENTS_MAX, check_requirement},
+};
 
 use super::{
     super::plan::{Better, Kind, MetricScale, Plan, Reduce, Role, Source, Split},
@@ -22,6 +25,17 @@ pub(super) fn texts(plan: &Plan, faults: &mut Faults) {
     text("rationale", &plan.rationale, 4000);
     text("conditions", &plan.conditions, 2000);
     text("smallest_effect.why", &plan.smallest_effect.why, 1000);
+}
+
+/// What may be asked of an index; the same rule as the worker's.
+pub(super) fn packages(plan: &Plan, faults: &mut Faults) {
+    let most = REQUIREMENTS_MAX;
+    faults.unless(plan.packages.len() <= most, "packages", format!("at most {most}"));
+    for (index, text) in plan.packages.iter().enumerate().take(most) {
+        if let Err(error) = check_requirement(text) {
+            faults.add(format!("packages[{index}]"), error.to_string());
+        }
+    }
 }
 
 /// A name that says which way is good; a loss declared as "higher" turns every verdict round (METHOD §6, trap 14).

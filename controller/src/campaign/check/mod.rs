@@ -115,6 +115,7 @@ pub fn check(plan: Plan, against: &Against<'_>) -> Result<Sound, Vec<Fault>> {
     fields::held_equal(&plan, &mut faults);
     fields::failures(&plan, &mut faults);
     fields::limits(&plan, against, &mut faults);
+    fields::packages(&plan, &mut faults);
     replicate(&plan, &mut faults);
     looks(&plan, against, &mut faults);
     context(&plan, against, &mut faults);

@@ -24,6 +24,8 @@ impl Scene {
         let data_sets = vec![DataSetInfo {
             name: "digits".into(),
             description: "1,797 digits".into(),
+            size: "1 file, 1MiB".into(),
+            digest: String::new(),
             smallest_effect: None,
         }];
         Self {
@@ -365,4 +367,12 @@ fn what_the_budget_cannot_pay_is_sent_back() {
     assert!(scene.check(ablation()).is_err());
     scene.known.seconds = Some(2.0);
     assert!(scene.check(ablation()).is_ok(), "what a run took before counts more than a third of its limit");
+}
+
+#[test]
+fn packages_are_names_with_versions_and_no_places() {
+    for wrong in ["../x", "-r x", "https://example.org/x.whl", "x @ y", ""] {
+        faulty("packages[1]", ablation(), |plan| plan.packages = vec!["einops==0.8.0".into(), wrong.into()]);
+    }
+    faulty("packages", ablation(), |plan| plan.packages = vec!["x".into(); 33]);
 }

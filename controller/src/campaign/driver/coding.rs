@@ -1,7 +1,11 @@
 //! The program: written, read, mended. A new program is a new revision, and revisions never mix.
 
 use bytes::Bytes;
-use kit::{digest::Digest, task::CancellationToken};
+use kit::{
+    digest::Digest,
+    requirement::{REQUIREMENTS_MAX, check_requirement},
+    task::CancellationToken,
+};
 
 use super::{
     super::{
@@ -11,10 +15,15 @@ use super::{
         program_check,
         record::Revision,
         repair::{signature, voidable},
-        researcher::{CodeContext, Failure, RepairContext},
+        researcher::{CodeContext, Failure, Fault, Program, RepairContext},
     },
     Driver,
 };
+
+/// WORKER §5's word.
+const CONFLICT: &str = "dependency_conflict";
+/// How a fault of a repair's packages begins.
+const PACKAGES: &str = "packages";
 
 impl Driver {
     fn code_context(&self) -> Option<CodeContext> {
@@ -37,7 +46,7 @@ impl Driver {
         let stop = CancellationToken::new();
         match self.ask(&stop, researcher.code(&context, &stop)).await? {
             Ok(program) => {
-                self.written = Some(program.source);
+                self.written = Some(program);
                 Ok(Event::ProgramWritten)
             }
             Err(event) => Ok(event),
@@ -50,11 +59,12 @@ impl Driver {
         let signature = signature(&self.broken);
         let same_again = self.signatures.contains(&signature);
         self.signatures.push(signature);
-        let program =
-            self.record.open().and_then(|e| e.revision()).map(|r| r.source.clone()).unwrap_or_default();
+        let before = self.record.open().and_then(|e| e.revision());
+        let (program, packages) = before.map(|r| (r.source.clone(), r.packages.clone())).unwrap_or_default();
         let context = RepairContext {
             code,
             program,
+            packages,
             attempt: self.machine.repairs,
             failures: self.broken.clone(),
             same_again,
@@ -70,7 +80,7 @@ impl Driver {
         let stop = CancellationToken::new();
         match self.ask(&stop, researcher.repair(&context, &stop)).await? {
             Ok(program) => {
-                self.written = Some(program.source);
+                self.written = Some(program);
                 Ok(Event::ProgramWritten)
             }
             Err(event) => Ok(event),
@@ -79,7 +89,9 @@ impl Driver {
 
     /// Journals the program as a revision, reads it, and puts it on the workers.
     pub(super) async fn check(&mut self) -> Result<Event, CampaignError> {
-        let Some(source) = self.written.take() else { return Ok(nothing_open()) };
+        let Some(Program { source, packages: wanted }) = self.written.take() else {
+            return Ok(nothing_open());
+        };
         let number = self.experiment_number();
         let reason = match self.broken.first() {
             Some(f) => {
@@ -88,6 +100,12 @@ impl Driver {
             None => "first".to_owned(),
         };
         let Some(open) = self.record.open_mut() else { return Ok(nothing_open()) };
+        let packages = open.revision().map_or(&open.plan.packages, |r| &r.packages).clone();
+        // Only where they could not be had: otherwise a repair of the code would change what it is compared with.
+        // (What a repair itself got wrong about them may be mended too.)
+        let of_packages = |f: &Failure| f.outcome == CONFLICT || f.message.starts_with(PACKAGES);
+        let conflict = self.broken.first().is_some_and(of_packages);
+        let changed = wanted.filter(|wanted| conflict && *wanted != packages);
         let digest = Digest::of(source.as_bytes());
         let revision = u32::try_from(open.revisions.len()).unwrap_or(u32::MAX).saturating_add(1);
         let too_long = source.len() > program_check::PROGRAM_BYTES_MAX;
@@ -99,8 +117,25 @@ impl Driver {
             digest: kept_digest.to_string(),
             reason: reason.clone(),
             source: kept.clone(),
+            packages: changed.clone().unwrap_or_else(|| packages.clone()),
         });
-        let faults = program_check::check(&source, &open.plan);
+        let mut faults = program_check::check(&source, &open.plan);
+        if let Some(changed) = &changed {
+            faults.extend(check_packages(changed));
+            let list = |packages: &[String]| match packages {
+                [] => "none".to_owned(),
+                some => kit::text::one_line(&some.join(", "), 300),
+            };
+            let text = format!(
+                "{}: revision {revision}: packages {} instead of {}, which could not be had",
+                open.id,
+                list(changed),
+                list(&packages)
+            );
+            open.amendments.push(text);
+            let body = serde_json::json!({"from": packages, "to": changed});
+            self.deps.journal.append_step(self.id, "packages_changed", &body).await?;
+        }
         self.deps.journal.add_revision(self.id, number, revision, kept_digest, &kept, &reason).await?;
         if !faults.is_empty() {
             self.broken = faults
@@ -161,6 +196,22 @@ impl Driver {
     pub(super) fn experiment_number(&self) -> u32 {
         u32::try_from(self.record.experiments.len()).unwrap_or(u32::MAX)
     }
+}
+
+/// Those of a repair come from a model, as the plan's do.
+fn check_packages(packages: &[String]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if packages.len() > REQUIREMENTS_MAX {
+        let problem = format!("{PACKAGES}: at most {REQUIREMENTS_MAX}");
+        faults.push(Fault { field: PACKAGES.to_owned(), problem });
+    }
+    for (index, text) in packages.iter().enumerate().take(REQUIREMENTS_MAX) {
+        if let Err(error) = check_requirement(text) {
+            let field = format!("{PACKAGES}[{index}]");
+            faults.push(Fault { problem: format!("{field}: {error}"), field });
+        }
+    }
+    faults
 }
 
 /// No experiment where there must be one: told as the workers' fault would hide it.

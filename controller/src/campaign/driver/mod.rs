@@ -89,7 +89,7 @@ pub(super) struct Driver {
     /// The repairs' signatures so far, to see the same error again.
     signatures: Vec<String>,
     /// The program that was written and is not yet checked.
-    written: Option<String>,
+    written: Option<super::researcher::Program>,
     /// The revision's program on the workers.
     program: Option<Blob>,
     /// Data sets on the workers.

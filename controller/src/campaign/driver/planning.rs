@@ -3,7 +3,7 @@
 use kit::{digest::Digest, task::CancellationToken};
 use serde_json::json;
 
-use crate::fleet::ImageChoice;
+use crate::fleet::{ImageChoice, rules};
 
 use super::{
     super::{
@@ -61,7 +61,11 @@ impl Driver {
                 machine.cpu_model,
                 view.info.slots.len()
             );
-            facts.push((format!("worker {}", view.worker_id.chars().take(8).collect::<String>()), what));
+            let short: String = view.worker_id.chars().take(8).collect();
+            facts.push((format!("worker {short}"), what));
+            if let Some(used) = rules::backend_in_use(&view.info, &backend) {
+                facts.push((format!("sandbox of {short}"), rules::in_short(used)));
+            }
         }
         let body = json!({"image": image, "image_id": prepared.image_id, "packages": prepared.packages});
         self.deps.journal.append_step(self.id, "prepared", &body).await?;
@@ -158,6 +162,7 @@ impl Driver {
                 }
             }
         }
+        self.note_data_set(&plan.data_set);
         self.time_seconds = plan.limits.time_seconds;
         self.signatures.clear();
         self.broken.clear();
@@ -183,5 +188,17 @@ impl Driver {
             plan,
         });
         Ok(Event::Registered)
+    }
+
+    /// The data set of an experiment among the facts of the report, by its digest, once.
+    fn note_data_set(&mut self, name: &str) {
+        let label = format!("data set {name}");
+        let info = self.workers.data_sets.iter().find(|info| info.name == name);
+        let Some(info) = info.filter(|_| !self.record.environment.iter().any(|(name, _)| *name == label))
+        else {
+            return;
+        };
+        let fact = format!("{}, {}", info.size, info.digest);
+        self.record.environment.push((label, fact));
     }
 }

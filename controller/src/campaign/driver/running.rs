@@ -38,6 +38,7 @@ impl Driver {
             image: &self.settings.image,
             backend: self.settings.backend.as_deref().unwrap_or(""),
             program,
+            packages: &revision.packages,
             data,
             gpus: u32::from(!self.workers.gpus.is_empty()),
             time_seconds: self.time_seconds,

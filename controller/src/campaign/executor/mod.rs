@@ -361,6 +361,7 @@ impl Executor {
             series,
             last_output: self.last_output(batch.campaign, id).await?,
             place,
+            packages: finished.packages.iter().map(|p| format!("{} {}", p.name, p.version)).collect(),
         })
     }
 

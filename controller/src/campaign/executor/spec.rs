@@ -38,6 +38,8 @@ pub struct Common<'a> {
     pub backend: &'a str,
     /// The revision's program.
     pub program: &'a Blob,
+    /// The revision's packages.
+    pub packages: &'a [String],
     /// The data set, where it travels with the run; else the worker has it.
     pub data: Option<&'a Blob>,
     /// GPUs of a run.
@@ -137,7 +139,7 @@ pub fn spec(common: &Common<'_>, variant: &Variant, seed: u64, purpose: Purpose)
         divergence: Some(divergence(plan)),
         stdout_metrics: Vec::new(),
         data_sets: if common.data.is_some() { Vec::new() } else { vec![plan.data_set.clone()] },
-        packages: Vec::new(),
+        packages: common.packages.to_vec(),
         labels: vec![
             label("campaign", common.campaign),
             label("experiment", common.experiment),
@@ -211,6 +213,7 @@ mod tests {
             image: "torch",
             backend: "",
             program,
+            packages: &plan.packages,
             data,
             gpus: 0,
             time_seconds: 600,
@@ -220,9 +223,30 @@ mod tests {
         }
     }
 
+    /// What a model writes is a plan and a program: neither has a place for an image, a backend or a package, and a
+    /// parameter that is called so is the program's and nothing else.
+    #[test]
+    fn no_plan_and_no_parameter_names_an_image() {
+        let (plan, blob) = (ablation(), blob());
+        for key in ["image", "images", "backend", "container"] {
+            let mut written = serde_json::to_value(&plan).unwrap();
+            written[key] = "evil".into();
+            let refused = serde_json::from_value::<Plan>(written).unwrap_err().to_string();
+            assert!(refused.contains(key), "{refused}");
+        }
+        let mut variant = plan.variants()[0].clone();
+        variant.params.insert("image".to_owned(), "evil".into());
+        variant.params.insert("backend".to_owned(), "evil".into());
+        let spec = spec(&common(&plan, &blob, None), &variant, 5, Purpose::Full);
+        assert_eq!((spec.image.as_str(), spec.backend.as_str()), ("torch", ""));
+        let params: Value = serde_json::from_str(&spec.params_json).unwrap();
+        assert_eq!(params["image"], "evil");
+    }
+
     #[test]
     fn streams_that_a_seed_does_not_vary_are_fixed() {
-        let (plan, blob) = (ablation(), blob());
+        let (mut plan, blob) = (ablation(), blob());
+        plan.packages = vec!["einops==0.8.0".into()];
         let variant = &plan.variants()[0];
         let spec = spec(&common(&plan, &blob, Some(&blob)), variant, 5, Purpose::Full);
         assert_eq!(spec.stream_seeds, [v1::StreamSeed { stream: "dropout".into(), seed: 7 }]);
@@ -232,6 +256,7 @@ mod tests {
         let params: Value = serde_json::from_str(&spec.params_json).unwrap();
         assert_eq!(params["batch_norm"], false);
         assert_eq!((&params["steps"], &params["data_set"]), (&Value::from(100), &Value::from("digits")));
+        assert_eq!(spec.packages, ["einops==0.8.0"]);
         assert!(!spec.params_json.contains("v1"), "a program is not told which variant it is");
     }
 

@@ -98,6 +98,9 @@ enum PlanKind {
 struct ProgramReply {
     /// The whole Python program.
     program: String,
+    /// In a repair: the packages to be installed from now on, where those of the plan cannot be had; else null.
+    #[serde(default)]
+    packages: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -249,7 +252,8 @@ impl Researcher for ModelResearcher {
         cancel: &CancellationToken,
     ) -> Result<Program, ResearchError> {
         let reply: ProgramReply = self.ask("code", context, cancel).await?;
-        Ok(Program { source: reply.program })
+        // The plan has just been checked with its packages: nothing is wrong with them yet.
+        Ok(Program { source: reply.program, packages: None })
     }
 
     async fn repair(
@@ -258,7 +262,7 @@ impl Researcher for ModelResearcher {
         cancel: &CancellationToken,
     ) -> Result<Program, ResearchError> {
         let reply: ProgramReply = self.ask("repair", context, cancel).await?;
-        Ok(Program { source: reply.program })
+        Ok(Program { source: reply.program, packages: reply.packages })
     }
 
     async fn interpret(

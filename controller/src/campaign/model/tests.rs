@@ -210,6 +210,7 @@ async fn every_prompt_renders_and_every_reply_is_read() {
     let repair = RepairContext {
         code,
         program: "broken".into(),
+        packages: vec!["einops==99".into()],
         attempt: 1,
         failures: vec![failure],
         same_again: true,

@@ -98,7 +98,7 @@ impl Researcher for Offline {
 
     async fn code(&self, context: &CodeContext, _: &CancellationToken) -> Result<Program, ResearchError> {
         program::of_plan(&context.plan)
-            .map(|program| Program { source: program.source.to_owned() })
+            .map(|program| Program { source: program.source.to_owned(), packages: None })
             .ok_or_else(|| ResearchError::Unusable {
                 purpose: "code",
                 attempts: 1,

@@ -24,6 +24,10 @@ pub(super) struct FakeLab {
     pub started: AtomicUsize,
     /// Runs in the order of starting: variant, seed, smoke.
     pub order: Mutex<Vec<(String, u64, bool)>>,
+    /// What the worker keeps.
+    pub data_sets: Vec<v1::DataSet>,
+    /// Each run's data sets of the worker, and how many files came with it.
+    pub data: Mutex<Vec<(Vec<String>, usize)>>,
     /// Runs that are cut off by the token rather than by themselves.
     pub cancelled: AtomicUsize,
 }
@@ -104,6 +108,7 @@ impl Lab for FakeLab {
         let slot = |index| v1::Slot { index, cpu_millis: 1000, memory_bytes: 1 << 30, ..v1::Slot::default() };
         let info = v1::GetWorkerResponse {
             slots: vec![slot(0), slot(1)],
+            data_sets: self.data_sets.clone(),
             largest_limits: Some(v1::Limits { time_ms: 600_000, ..v1::Limits::default() }),
             ..v1::GetWorkerResponse::default()
         };
@@ -145,6 +150,7 @@ impl Lab for FakeLab {
         let spec = v1::RunSpec::decode(start.spec.as_ref()).unwrap();
         let started = self.started.fetch_add(1, Ordering::SeqCst);
         self.order.lock().unwrap().push((label(&spec, "variant"), spec.seed, spec.smoke));
+        self.data.lock().unwrap().push((spec.data_sets.clone(), spec.files.len()));
         sink.placed("w", "b").await?;
         let source = self.source(&spec);
         if source.contains("loses_its_first") && started == 0 {

@@ -176,6 +176,38 @@ async fn trap_4_a_control_that_diverges_later_is_a_result_and_not_repaired() {
 }
 
 #[tokio::test]
+async fn a_data_set_of_the_worker_is_told_to_the_planner_named_in_every_run_and_in_the_report() {
+    let mut plan = ablation();
+    plan.data_set = "shelf".into();
+    let mut scene = Scene::new(Scripted {
+        plans: std::sync::Mutex::new([plan].into()),
+        stop_after: Some(1),
+        ..Scripted::default()
+    });
+    let digest = kit::digest::Digest::of(b"shelf").to_string();
+    let shelf = proto::v1::DataSet {
+        name: "shelf".into(),
+        digest: digest.clone(),
+        size_bytes: 2 << 20,
+        files: 3,
+        description: "Three tables.".into(),
+    };
+    scene.lab = Arc::new(FakeLab { data_sets: vec![shelf], ..FakeLab::default() });
+    scene.settings.data_set = Some("shelf".into());
+    let (end, report) = scene.run().await;
+    assert_eq!(end.stopped_by, StoppedBy::Answered, "{}", end.answer);
+    let told = &scene.researcher.told_plans.lock().unwrap()[0].workers.data_sets;
+    let told = told.iter().find(|set| set.name == "shelf").unwrap();
+    assert_eq!((told.size.as_str(), told.description.as_str()), ("3 files, 2MiB", "Three tables."));
+    let runs = scene.lab.data.lock().unwrap();
+    assert!(!runs.is_empty());
+    // The program alone travels.
+    assert!(runs.iter().all(|(names, files)| *names == ["shelf"] && *files == 1), "{runs:?}");
+    let fact = report.environment.iter().find(|fact| fact.name == "data set shelf").unwrap();
+    assert!(fact.value.contains(&digest) && fact.value.contains("3 files"), "{}", fact.value);
+}
+
+#[tokio::test]
 async fn an_unsound_plan_goes_back_with_the_field_and_is_bounded() {
     let mut bad = ablation();
     bad.data_set = "imagenet".into();

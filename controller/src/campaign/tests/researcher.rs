@@ -53,7 +53,7 @@ impl Scripted {
 
     fn next_program(&self) -> Program {
         let next = self.programs.lock().unwrap().pop_front();
-        Program { source: next.unwrap_or_else(|| GOOD.to_owned()) }
+        Program { source: next.unwrap_or_else(|| GOOD.to_owned()), packages: None }
     }
 }
 

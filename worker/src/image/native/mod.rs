@@ -12,6 +12,7 @@
 //! HEX is of the recipe and of how a root is made of it: a worker that makes roots otherwise makes others.
 
 mod build;
+mod prune;
 mod tool;
 mod tree;
 

@@ -198,6 +198,11 @@ except PermissionError:
     assert_eq!(std::fs::read_to_string(out.join("made")).unwrap(), "given");
     assert!(!mounts_of("self").unwrap().iter().any(|m| m.target.starts_with(folder.path())));
 
+    let command = ["sh", "-c", "echo why >&2; exit 3"].map(str::to_owned).to_vec();
+    let failing = Tool { command, ..Tool::default() };
+    let ended = run_inside(&root, &failing, mpsc::channel(1).0, &stop).await.unwrap();
+    assert_eq!(ended, ToolEnd { code: Some(3), output: "why".to_owned() });
+
     let wrong = Tool { folders: vec![(out, "/etc".to_owned())], ..tool };
     let error = run_inside(&root, &wrong, mpsc::channel(1).0, &stop).await.unwrap_err();
     assert!(matches!(&error, ToolError::Place(place) if place == "/etc"), "{error}");

@@ -28,6 +28,8 @@ use kit::digest::Digest;
 use proto::v1::{Artifact, LeftOut};
 use rustix::fs::OFlags;
 
+#[doc(hidden)] // for tests/parsers alone
+pub use self::walk::name_rule;
 use self::{open::Lookup, walk::Walk};
 
 /// What may be copied, and whose it must be.
@@ -113,11 +115,21 @@ pub fn collect(source: &Path, target: &Path, rules: ArtifactRules) -> Result<Col
     else {
         return Ok(Collected::default());
     };
-    let above = OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
-        .open(above)
-        .map_err(ArtifactError::at("open", above))?;
+        .open(above);
+    let above = match opened {
+        // The program owns its folder and may shut it; a worker that is root is let in all the same.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let reason = format!("work/ cannot be opened: {error}");
+            return Ok(Collected {
+                left_out: vec![LeftOut { name: String::new(), reason }],
+                ..Collected::default()
+            });
+        }
+        opened => opened.map_err(ArtifactError::at("open", above))?,
+    };
     let lookup = Lookup::of_this_host(&above);
     let mut walk = Walk::new(rules, target, lookup);
     match lookup.open(&above, name, OFlags::DIRECTORY) {

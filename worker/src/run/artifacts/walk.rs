@@ -239,7 +239,10 @@ impl Walk {
 }
 
 /// A name that may stand in a list, a log line and on another machine's disk.
-pub(super) fn name_rule<'a>(bytes: &'a [u8], prefix: &str) -> Result<&'a str, String> {
+///
+/// # Errors
+/// Why not, for a person.
+pub fn name_rule<'a>(bytes: &'a [u8], prefix: &str) -> Result<&'a str, String> {
     let Ok(name) = std::str::from_utf8(bytes) else { return Err("the name is not UTF-8".to_owned()) };
     if name.chars().any(char::is_control) {
         return Err("the name has control characters".to_owned());

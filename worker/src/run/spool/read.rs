@@ -104,42 +104,15 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
     for ordinal in from..=last {
         let path = segment_path(folder, ordinal);
         let bytes = std::fs::read(&path).map_err(|e| SpoolError::io("read", &path, e))?;
-        let damaged =
-            |offset: usize, detail| SpoolError::Damaged { path: path.clone(), offset: offset as u64, detail };
-        let mut good = 0;
-        match Header::decode(&bytes, run_id) {
-            Some(header) if ordinal == from || follows(header.first_sequence, found.last_sequence) => {
-                if ordinal == from {
-                    found.last_sequence = header.first_sequence.saturating_sub(1);
-                }
-                good = format::HEADER_BYTES;
-            }
-            Some(_) => return Err(damaged(0, "its first sequence does not follow the segment before")),
-            // A kill between making a segment and its header leaves a short file.
-            None if ordinal == last && bytes.len() < format::HEADER_BYTES => {}
-            None => return Err(damaged(0, "the header is not what was written")),
-        }
-        while good > 0 && good < bytes.len() {
-            match format::parse_frame(&bytes[good..]) {
-                Parsed::Frame(event, size) if follows(event.sequence, found.last_sequence) => {
-                    found.take(*event);
-                    good += size;
-                }
-                Parsed::Frame(..) => return Err(damaged(good, "a sequence is missing or comes twice")),
-                Parsed::Short | Parsed::Bad if ordinal < last => {
-                    return Err(damaged(good, "a frame is not what was written"));
-                }
-                Parsed::Short | Parsed::Bad => {
-                    if later_frame(&bytes[good..], found.last_sequence.saturating_add(1)) {
-                        return Err(damaged(
-                            good,
-                            "a frame is not what was written, and good ones follow it",
-                        ));
-                    }
-                    break;
-                }
-            }
-        }
+        let place = match (ordinal == from, ordinal == last) {
+            (true, true) => Place::Only,
+            (true, false) => Place::First,
+            (false, true) => Place::Last,
+            (false, false) => Place::Middle,
+        };
+        let good = examine(&mut found, &bytes, run_id, place).map_err(|Damage { offset, detail }| {
+            SpoolError::Damaged { path: path.clone(), offset: offset as u64, detail }
+        })?;
         found.total_bytes += good as u64;
         if good < bytes.len() || good == 0 {
             found.cut_bytes = (bytes.len() - good) as u64;
@@ -151,6 +124,64 @@ fn scan(folder: &Path, run_id: RunId, from: u64) -> Result<Recovered, SpoolError
         }
     }
     Ok(found)
+}
+
+/// Where a segment lies among those that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Its first sequence is taken as it is, and its end may be torn.
+    Only,
+    /// Its first sequence is taken as it is.
+    First,
+    /// It follows another and is followed.
+    Middle,
+    /// It follows another, and its end may be torn.
+    Last,
+}
+
+/// What is wrong with the bytes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Of the first bad frame, in the segment.
+    pub offset: usize,
+    /// What was found.
+    pub detail: &'static str,
+}
+
+/// Takes the events of one segment; gives how many of its bytes are good. The rest is a torn end.
+///
+/// # Errors
+/// Where bad bytes are no torn end, or it does not follow what was found before.
+pub fn examine(found: &mut Recovered, bytes: &[u8], run_id: RunId, place: Place) -> Result<usize, Damage> {
+    let damage = |offset, detail| Err(Damage { offset, detail });
+    let begins = matches!(place, Place::Only | Place::First);
+    let ends = matches!(place, Place::Only | Place::Last);
+    match Header::decode(bytes, run_id) {
+        Some(header) if begins => found.last_sequence = header.first_sequence.saturating_sub(1),
+        Some(header) if follows(header.first_sequence, found.last_sequence) => {}
+        Some(_) => return damage(0, "its first sequence does not follow the segment before"),
+        // A kill between making a segment and its header leaves a short file.
+        None if ends && bytes.len() < format::HEADER_BYTES => return Ok(0),
+        None => return damage(0, "the header is not what was written"),
+    }
+    let mut good = format::HEADER_BYTES;
+    while good < bytes.len() {
+        match format::parse_frame(&bytes[good..]) {
+            Parsed::Frame(event, size) if follows(event.sequence, found.last_sequence) => {
+                found.take(*event);
+                good += size;
+            }
+            Parsed::Frame(..) => return damage(good, "a sequence is missing or comes twice"),
+            Parsed::Short | Parsed::Bad if !ends => return damage(good, "a frame is not what was written"),
+            Parsed::Short | Parsed::Bad => {
+                if later_frame(&bytes[good..], found.last_sequence.saturating_add(1)) {
+                    return damage(good, "a frame is not what was written, and good ones follow it");
+                }
+                break;
+            }
+        }
+    }
+    Ok(good)
 }
 
 fn follows(sequence: u64, last: u64) -> bool {

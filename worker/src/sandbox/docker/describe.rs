@@ -4,14 +4,12 @@
 use bollard::models::SystemInfo;
 
 use super::{
-    ANSWER_LIMIT, Shared, silent_words,
+    ANSWER_LIMIT, Shared, plain, silent_words,
     standing::{self, Host},
     warnings::{self, Seen},
     words,
 };
 use crate::sandbox::{BackendInfo, rules};
-
-pub(super) const NEEDS_ROOT: &str = "the worker must run as root here: it mounts each run's volume (start it with sudo, or as a system service)";
 
 pub(super) async fn describe(shared: &Shared) -> BackendInfo {
     let mut info = BackendInfo { name: "docker".to_owned(), ..BackendInfo::default() };
@@ -40,24 +38,21 @@ pub(super) async fn describe(shared: &Shared) -> BackendInfo {
     let old = warnings::old_versions(&system, &version, &seen);
     let host =
         Host { system: &system, runtime: &shared.runtime, old: &old, core_pattern: &seen.core_pattern };
-    info.unavailable = this_host_lacks().or_else(|| the_engine_lacks(&host));
+    info.unavailable =
+        this_host_lacks().or_else(|| plain::lacks(&shared.sandboxes_dir)).or_else(|| the_engine_lacks(&host));
     info.rules = rules::answer(|rule| standing::of(&host, rule));
+    plain::weaken(&mut info.rules);
     info.warnings = warnings::all(&host, &seen);
     info
 }
 
 fn this_host_lacks() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some(NEEDS_ROOT.to_owned());
-    }
-    for (tool, package) in [("mkfs.ext4", "e2fsprogs"), ("mount", "mount"), ("losetup", "mount")] {
-        if !crate::sandbox::loops::has_tool(tool) {
-            return Some(format!("{tool} is not installed: install the package {package}"));
-        }
+    if !crate::sandbox::loops::has_tool("mkfs.ext4") {
+        return Some("mkfs.ext4 is not installed: run `sudo apt-get install e2fsprogs`".to_owned());
     }
     if !std::path::Path::new("/dev/loop-control").exists() {
         return Some(
-            "there are no loop devices here (/dev/loop-control): load the kernel module `loop`".to_owned(),
+            "there are no loop devices here (/dev/loop-control): run `sudo modprobe loop`".to_owned(),
         );
     }
     None

@@ -8,7 +8,9 @@ use kit::task::CancellationToken;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 
-use super::{Shared, container_name, create, engine, follow, gpus, remove_container, status_of, words};
+use super::{
+    Shared, container_name, create, engine, follow, gpus, plain, remove_container, status_of, words,
+};
 use crate::sandbox::{
     Reports, SandboxClass, SandboxError, SandboxId, birth, blocking,
     cgroup::Cgroup,
@@ -19,15 +21,15 @@ use crate::sandbox::{
 
 /// Volume, container, PID 1 ready; on an error nothing of it is left.
 pub(super) async fn prepare(shared: Arc<Shared>, class: SandboxClass) -> Result<Live, SandboxError> {
-    let volume = Arc::new(Volume::at(&shared.sandboxes_dir, class.id));
+    let volume = Arc::new(shared.volume(class.id, Some(&class.image_id)));
     let walls: Arc<dyn Walls> = Arc::clone(&shared) as _;
     birth::guarded(class.id, Arc::clone(&volume), walls, make(shared, class, volume)).await
 }
 
 async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> Result<Live, SandboxError> {
     let id = class.id;
-    if !nix::unistd::geteuid().is_root() {
-        return Err(engine(super::describe::NEEDS_ROOT.to_owned(), true));
+    if let Some(reason) = plain::lacks(&shared.sandboxes_dir) {
+        return Err(engine(reason, true));
     }
     let (own, of) = (Arc::clone(&volume), class.clone());
     blocking(id, move || own.create(&of)).await?;
@@ -37,8 +39,8 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
 
     let image = docker.inspect_image(&class.image_id).await.map_err(call("find the image of"))?;
     let config = image.config.unwrap_or_default();
-    let (volumes, environment) = (config.volumes.unwrap_or_default(), config.env.unwrap_or_default());
-    if let Some(detail) = create::refuse_image(&volumes, &environment) {
+    if let Some(reason) = crate::image::refuse(&config) {
+        let detail = format!("the image {reason}");
         return Err(SandboxError::NotInForce { id, rule: "image", detail });
     }
 
@@ -87,7 +89,10 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
 /// The process by a handle, where the kernel has them. It must be that container's own: between the engine's answer
 /// and now it may have ended, or this worker may see other processes than the engine does.
 fn open_process(pid: i32, container: &str) -> Result<Option<OwnedFd>, String> {
-    let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // A plain user may open any process's handle and signal none of root's: then the engine passes signals on.
+    let process = Pid::from_raw(pid)
+        .filter(|_| nix::unistd::geteuid().is_root())
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     if cgroup.contains(container) {
         return Ok(process);

@@ -5,7 +5,9 @@
 //!
 //! `create` is the body of a container, which is where most of the walls are; with `gpus` for its devices;
 //! `make` brings it to life; `follow` reads PID 1's reports; `sweep` removes what nobody owns; `describe`, with
-//! `standing` and `warnings`, says what this engine can enforce. `missing` stands in where no engine answers.
+//! `standing` and `warnings`, says what this engine can enforce.
+//! `helper` is root's hands of a worker that is not root, and `plain` says what such a worker needs. `missing` stands
+//! in where no engine answers.
 
 use std::{
     collections::BTreeSet,
@@ -25,10 +27,13 @@ mod create;
 mod describe;
 mod follow;
 mod gpus;
+mod helper;
 mod make;
 mod missing;
+mod plain;
 mod standing;
 mod sweep;
+mod tool;
 mod warnings;
 
 pub use missing::MissingDocker;
@@ -161,6 +166,10 @@ impl Backend for DockerBackend {
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         sweep::sweep(&self.shared, keep).await
     }
+
+    async fn left(&self) -> BTreeSet<SandboxId> {
+        sweep::left(&self.shared).await
+    }
 }
 
 fn socket_path(host: Option<String>) -> Result<String, SandboxError> {
@@ -186,10 +195,7 @@ fn knock(socket: &str) -> Result<(), SandboxError> {
             false,
         ),
         ErrorKind::ConnectionRefused => engine(format!("nobody listens at {socket}: start Docker"), false),
-        ErrorKind::PermissionDenied => engine(
-            format!("no permission to use {socket}: run as root, or join its group (often `docker`)"),
-            true,
-        ),
+        ErrorKind::PermissionDenied => engine(plain::no_permission(socket), true),
         _ => engine(
             format!("{socket} is no engine's socket ({error}): start Docker, or set DOCKER_HOST"),
             false,
@@ -237,17 +243,20 @@ fn container_name(id: SandboxId) -> String {
     format!("ar-{id}")
 }
 
-/// Removes a container and waits until the engine no longer knows it: it may answer before it is done, refuse
-/// while it is busy, or be done before the call.
+/// Removes a sandbox's container and waits until the engine no longer knows it.
 async fn remove_container(shared: &Shared, id: SandboxId) -> Result<(), SandboxError> {
+    remove_named(shared, &container_name(id), id).await
+}
+
+/// The engine may answer before it is done, refuse while it is busy, or be done before the call.
+async fn remove_named(shared: &Shared, name: &str, id: SandboxId) -> Result<(), SandboxError> {
     const LIMIT: Duration = Duration::from_secs(20);
-    let name = container_name(id);
     let deadline = shared.clock.monotonic() + LIMIT;
     let mut pause = Duration::from_millis(20);
     loop {
         let options = bollard::query_parameters::RemoveContainerOptions { v: true, force: true, link: false };
-        let detail = match shared.docker.remove_container(&name, Some(options)).await {
-            Ok(()) => match shared.docker.inspect_container(&name, None).await {
+        let detail = match shared.docker.remove_container(name, Some(options)).await {
+            Ok(()) => match shared.docker.inspect_container(name, None).await {
                 Err(e) if status_of(&e) == Some(404) => return Ok(()),
                 Err(e) => words(&e),
                 Ok(_) => "it is still there".to_owned(),

@@ -92,14 +92,16 @@ pub(super) fn of(host: &Host<'_>, rule: RuleId) -> Standing {
                 "set `[docker] runtime = \"runc\"`",
             ),
         },
-        RuleId::Secrets => yes("a complete environment of the worker's own, a fixed host name, no socket"),
+        RuleId::Secrets => yes(
+            "a complete environment of the worker's own, a fixed host name, no socket; of the host the mount table shows the names of the engine's own folders, and /proc its processor and load",
+        ),
         RuleId::Image => yes("by content id; volumes and the loader's variables are refused"),
         RuleId::Artifacts => {
             yes("after the container is gone, beneath one folder, through a mount that follows no link")
         }
         RuleId::Evidence => yes("PID 1's reports and the cgroup's counters behind the end gate"),
         RuleId::Leaving => yes("removal is asked for until the engine knows nothing; a sweep at each start"),
-        RuleId::Quarantine => yes("the slot stays taken until the worker starts anew"),
+        RuleId::Quarantine => yes("the slot stays taken until a worker starts anew and finds nothing left"),
         RuleId::SingleUse => yes("one container for one run; never exec, copy or restart"),
         RuleId::Versions => match host.old {
             [] => yes("engine and runtime have the known fixes"),

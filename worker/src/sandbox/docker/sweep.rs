@@ -2,18 +2,26 @@
 //! kernel's tables find its mounts and loop devices, and its own folder finds the rest, so nothing has to have
 //! been written down. What cannot be removed stays, is logged, and is found by the next sweep.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bollard::query_parameters::ListContainersOptions;
 
-use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, engine, remove_container, words};
-use crate::sandbox::{SandboxError, SandboxId, blocking, leftovers, volume::Volume};
+use super::{OWNER_LABEL, SANDBOX_LABEL, Shared, engine, helper, remove_container, remove_named, words};
+use crate::sandbox::{SandboxError, SandboxId, blocking, leftovers};
 
-pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
+pub(super) async fn sweep(
+    shared: &Arc<Shared>,
+    keep: &BTreeSet<SandboxId>,
+) -> Result<Vec<String>, SandboxError> {
     let mut removed = Vec::new();
     // Containers first: they hold the mounts.
     for id in containers(shared).await?.difference(keep) {
-        match remove_container(shared, *id).await {
+        // A helper that was left half-way holds the mounts, too.
+        let helper = remove_named(shared, &helper::name(*id), *id).await;
+        match helper.and(remove_container(shared, *id).await) {
             Ok(()) => removed.push(format!("container ar-{id}")),
             Err(error) => tracing::error!(%error, "a container that nobody owns stays"),
         }
@@ -25,13 +33,21 @@ pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result
         remove_container(shared, id)
             .await
             .unwrap_or_else(|error| tracing::error!(%error, "a container stays"));
-        let volume = Volume::at(&shared.sandboxes_dir, id);
+        let volume = shared.volume(id, None);
         match blocking(id, move || volume.remove()).await {
             Ok(()) => removed.push(format!("volume of sandbox {id}")),
             Err(error) => tracing::error!(%error, "a volume that nobody owns stays"),
         }
     }
     Ok(removed)
+}
+
+/// Our containers that are still there. An engine that does not answer makes no new ones either.
+pub(super) async fn left(shared: &Shared) -> BTreeSet<SandboxId> {
+    containers(shared).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the engine does not say what is left");
+        BTreeSet::new()
+    })
 }
 
 async fn containers(shared: &Shared) -> Result<BTreeSet<SandboxId>, SandboxError> {

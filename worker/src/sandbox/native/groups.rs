@@ -105,7 +105,10 @@ impl Groups {
             }
             Kind::V2(subtree) => {
                 let group = subtree.create(&self.name, &id, class)?;
-                Ok(Places { supervisor: vec![procs(&group.join(SUPERVISOR))], run: vec![procs(&group.join(RUN))] })
+                Ok(Places {
+                    supervisor: vec![procs(&group.join(SUPERVISOR))],
+                    run: vec![procs(&group.join(RUN))],
+                })
             }
         }
     }
@@ -136,7 +139,8 @@ impl Groups {
 
     fn send(&self, id: SandboxId, signal: Signal, wanted: impl Fn(i32) -> bool) {
         for number in self.processes(id) {
-            let Some(handle) = Pid::from_raw(number).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else {
+            let Some(handle) = Pid::from_raw(number).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok())
+            else {
                 continue; // gone
             };
             if !self.holds(id, number) || !wanted(number) {
@@ -160,7 +164,8 @@ impl Groups {
         for parent in self.parents() {
             for leaf in [RUN, SUPERVISOR] {
                 // One that is not there has none.
-                let text = fs::read_to_string(procs(&parent.join(id.to_string()).join(leaf))).unwrap_or_default();
+                let text =
+                    fs::read_to_string(procs(&parent.join(id.to_string()).join(leaf))).unwrap_or_default();
                 found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
             }
         }

@@ -62,6 +62,7 @@ impl Case<'_> {
             expects_failure: Vec::new(),
             data_set: self.program.data_set.to_owned(),
             split_sizes: Some(self.program.split_sizes()),
+            packages: Vec::new(),
             metric,
         }
     }
