@@ -42,6 +42,8 @@ const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES: u64 = 4096;
 /// A process that is killed may have much memory to give back.
 const REMOVE_LIMIT: Duration = Duration::from_secs(20);
+/// From PID 1's end to its supervisor's own.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -253,12 +255,17 @@ impl Shared {
 
     /// Kills, and waits until nothing is left in the cgroups; then they go.
     async fn clear_groups(&self, groups: &Groups, id: SandboxId) -> Result<(), SandboxError> {
-        let deadline = self.clock.monotonic() + REMOVE_LIMIT;
+        let begun = self.clock.monotonic();
+        let deadline = begun + REMOVE_LIMIT;
         let mut pause = PAUSE;
         loop {
             let own = groups.clone();
+            let patient = self.clock.monotonic() < begun + SUPERVISOR_LIMIT;
             let cleared = blocking(id, move || {
                 own.kill(id);
+                if !patient {
+                    own.kill_supervisor(id);
+                }
                 let left = own.processes(id);
                 // The kernel lists one no more when it is dead, and lets the cgroup go a moment later.
                 let removed = own.remove(id);
