@@ -2,7 +2,12 @@
 //! run on each backend. The hostile ones say in their names what the program tries.
 
 #![cfg(target_arch = "x86_64")] // the numbers of its system calls are
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says so by ending"
+)]
 
 mod fixture;
 mod launcher;
