@@ -9,8 +9,8 @@
 //! pid, one from outside carries 0. It reports on its standard output, one JSON object a line, which is the
 //! container's log and which the program cannot reach: it has another uid, and this process is not dumpable.
 //!
-//! Under its first argument `launch` it is the launcher of a sandbox (`launch.rs`), under `probe` the program of a
-//! self-test (`probe.rs`), under `volume` the part of the worker that needs root (`volume.rs`).
+//! Under its first argument `volume` it is the part of the worker that needs root (`volume.rs`), under `launch` the
+//! launcher of a sandbox (`launch.rs`), under `probe` the program of a self-test (`probe.rs`).
 //!
 //! The words of both files (`init`, the reports) and the numbers of the orders are `sandbox/init.rs` and
 //! `sandbox/report.rs` of the worker; change them together.
@@ -121,9 +121,9 @@ unsafe extern "C" {
 fn main() {
     let word = std::env::args_os().nth(1).unwrap_or_default();
     match word.to_str() {
+        Some("volume") => volume::main(std::env::args_os().skip(2)),
         Some("launch") => launch::main(),
         Some("probe") => probe::main(),
-        Some("volume") => volume::main(std::env::args_os().skip(2)),
         _ => {}
     }
     let gate = word.to_str().and_then(|text| text.parse().ok()).unwrap_or(GATE_SECONDS);

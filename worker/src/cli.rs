@@ -21,7 +21,7 @@ use kit::task::CancellationToken;
 use serde::Serialize;
 
 use crate::{
-    config::{ConfigError, WorkerConfig},
+    config::{BackendName, ConfigError, WorkerConfig},
     datasets::DataSetError,
 };
 
@@ -86,6 +86,8 @@ struct Flags {
     listen: Option<std::net::SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_exit: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<BackendName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     docker: Option<DockerFlags>,
 }

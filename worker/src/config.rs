@@ -36,6 +36,8 @@ pub struct WorkerConfig {
     pub idle_exit: bool,
     /// How many slots; more than the cores are refused. Unset: one for each GPU, or for each core where there is none.
     pub slots: Option<u32>,
+    /// Which backend makes the sandboxes of runs that name none. Unset: docker where an engine answers, else native.
+    pub backend: Option<BackendName>,
     /// The engine.
     pub docker: DockerConfig,
     /// What input files may take.
@@ -48,6 +50,27 @@ pub struct WorkerConfig {
     pub limits: LimitConfig,
     /// Finished runs that nobody released are kept for so long, counted while a worker runs.
     pub retention: Span,
+}
+
+/// A way to make sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendName {
+    /// The container engine
+    Docker,
+    /// The kernel alone, with root file systems that the worker makes itself
+    Native,
+}
+
+impl BackendName {
+    /// As runs name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Native => "native",
+        }
+    }
 }
 
 /// The engine.
@@ -144,6 +167,7 @@ impl Default for WorkerConfig {
             listen: None,
             idle_exit: false,
             slots: None,
+            backend: None,
             docker: DockerConfig::default(),
             blobs: BlobConfig { total: Bytes(16 * GIB) },
             datasets: DataSetConfig { largest: Bytes(1024 * GIB) },
@@ -351,6 +375,9 @@ mod tests {
     fn what_is_wrong_is_named() {
         let message = |text: &str| load(text).unwrap_err().to_string();
         assert!(message("colour = 1").contains("colour"));
+        assert_eq!(load("backend = \"native\"").unwrap().backend, Some(BackendName::Native));
+        let backend = message("backend = \"podman\"");
+        assert!(backend.contains("backend") && backend.contains("podman"), "{backend}");
         let nested = message("[limits.default]\nmemroy = \"1GiB\"");
         assert!(nested.contains("memroy") && nested.contains("c.toml"), "{nested}");
         let value = message("[limits.default]\ntime = \"8x\"");

@@ -60,9 +60,15 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
     };
     checks.push(check("user", CheckState::Ok, how));
     let rooms = rooms::connect(config, data_dir, worker_id, CancellationToken::new()).await;
+    let mut backends = Vec::new();
     for each in &rooms.backends {
-        checks.extend(backend_checks(&each.backend.describe().await));
+        each.backend.prove().await;
+        backends.push(each.backend.describe().await);
     }
+    // One is enough.
+    let works = backends.iter().any(|info| info.unavailable.is_none());
+    let without = if works { CheckState::Warning } else { CheckState::Failed };
+    checks.extend(backends.iter().flat_map(|info| backend_checks(info, without)));
     for image in rooms.default_images().list().await {
         let name = format!("image {}", image.name);
         checks.push(if image.prepared {
@@ -90,11 +96,11 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
     Examination { ok, checks }
 }
 
-fn backend_checks(info: &BackendInfo) -> Vec<Check> {
+fn backend_checks(info: &BackendInfo, without: CheckState) -> Vec<Check> {
     let mut checks = Vec::new();
     let name = format!("engine {}", info.name);
     checks.push(match &info.unavailable {
-        Some(reason) => check(name, CheckState::Failed, reason.clone()),
+        Some(reason) => check(name, without, reason.clone()),
         None => check(name, CheckState::Ok, info.version.clone()),
     });
     for warning in &info.warnings {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{CommandResult, Common, Flags, Output, data_dir, print, stop_on_signals, worker_id_or_new};
 use crate::{
-    config::WorkerConfig,
+    config::{BackendName, WorkerConfig},
     image::{Image as Built, ImageError, ImageInfo, ImageStep, ImageStore, Images, NativeImages, Pruned},
     sandbox::{
         SandboxError,
@@ -61,24 +61,6 @@ pub(super) enum Image {
         #[arg(long, value_enum)]
         backend: Option<BackendName>,
     },
-}
-
-/// A way to make sandboxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum BackendName {
-    /// The container engine
-    Docker,
-    /// Root file systems that the worker makes itself
-    Native,
-}
-
-impl BackendName {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Native => "native",
-        }
-    }
 }
 
 /// What the verbs need of this machine.

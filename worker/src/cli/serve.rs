@@ -4,6 +4,8 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use kit::task::CancellationToken;
 
+use crate::config::BackendName;
+
 use super::{CommandResult, Common, Flags, stop_on_signals};
 
 /// Serve runs until stopped
@@ -19,12 +21,19 @@ pub(super) struct Serve {
     /// Stop as soon as there is neither a connection nor a run that has not ended
     #[arg(long)]
     idle_exit: bool,
+    /// Make the sandboxes of runs that name no backend by this one [default: docker where an engine answers, else native]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<BackendName>,
 }
 
 impl Serve {
     pub(super) async fn run(&self, common: &Common, shutdown: CancellationToken) -> CommandResult {
-        let flags =
-            Flags { listen: self.listen, idle_exit: self.idle_exit.then_some(true), ..Flags::default() };
+        let flags = Flags {
+            listen: self.listen,
+            idle_exit: self.idle_exit.then_some(true),
+            backend: self.backend,
+            ..Flags::default()
+        };
         let config = common.configure(flags)?;
         stop_on_signals(shutdown.clone())?;
         crate::serve::serve(config, shutdown).await?;

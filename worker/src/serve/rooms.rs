@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,10 +11,10 @@ use proto::v1::{GpuUsage, Machine};
 
 use super::images::{NoImages, RealImages};
 use crate::{
-    config::WorkerConfig,
+    config::{BackendName, WorkerConfig},
     device,
-    image::Images,
-    packages::MissingTool,
+    image::{Images, NativeImages},
+    packages::{MissingTool, NativeTool},
     run::{
         RunId,
         seams::{BackendParts, GpuMeter, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
@@ -22,6 +22,7 @@ use crate::{
     sandbox::{
         SlotGrant,
         docker::{DockerBackend, DockerOptions, MissingDocker},
+        native::{NativeBackend, NativeOptions},
     },
 };
 
@@ -40,6 +41,9 @@ pub struct Rooms {
     pub machine: Machine,
 }
 
+/// The folder of the native backend's sandboxes, in the state folder: each backend sweeps its own.
+const NATIVE_SANDBOXES: &str = "sandboxes-native";
+
 /// Connects what can be connected; what cannot says why.
 pub async fn connect(
     config: &WorkerConfig,
@@ -47,13 +51,6 @@ pub async fn connect(
     worker_id: &str,
     stop: CancellationToken,
 ) -> Rooms {
-    let options = DockerOptions {
-        worker_id: worker_id.to_owned(),
-        sandboxes_dir: data_dir.join("sandboxes"),
-        docker_host: config.docker.host.clone(),
-        runtime: config.docker.runtime.clone(),
-        clock: SystemClock::shared(),
-    };
     let found = kit::task::blocking("read devices", || {
         let gpus = device::Gpus::open();
         let inventory = device::Inventory::read(&gpus);
@@ -81,20 +78,81 @@ pub async fn connect(
     }
     let slots = Arc::new(RealSlots { slots, holders: Mutex::default() });
     let cache = kit::folder::cache().unwrap_or_else(|_| data_dir.join("cache"));
-    let docker = match DockerBackend::connect(options).await {
-        Ok(backend) => {
-            let images = Arc::new(RealImages(Images::of_worker(backend.docker(), cache, data_dir, stop)));
-            let backend = Arc::new(backend);
-            BackendParts { packages: Arc::clone(&backend) as _, backend, images }
+    let place = Place { config, data_dir, worker_id, cache, stop };
+    Rooms { backends: place.backends().await, slots, no_slots, gpus, machine }
+}
+
+/// What every backend is made with.
+struct Place<'a> {
+    config: &'a WorkerConfig,
+    data_dir: &'a Path,
+    worker_id: &'a str,
+    cache: PathBuf,
+    stop: CancellationToken,
+}
+
+impl Place<'_> {
+    /// Both, the default first: the configured one, else docker where an engine answers, else native. One that cannot be
+    /// used is there too, and says why to whoever asks the worker.
+    async fn backends(&self) -> Vec<BackendParts> {
+        let (docker, native) = (self.docker().await, self.native());
+        let native_first = match self.config.backend {
+            Some(backend) => backend == BackendName::Native,
+            None => match (
+                docker.backend.describe().await.unavailable,
+                native.backend.describe().await.unavailable,
+            ) {
+                (Some(reason), None) => {
+                    tracing::warn!(reason, "the docker backend cannot be used; the native one is");
+                    true
+                }
+                (Some(docker), Some(native)) => {
+                    tracing::error!(docker, native, "no backend can be used, so no run can be made");
+                    false
+                }
+                (None, _) => false,
+            },
+        };
+        if native_first { vec![native, docker] } else { vec![docker, native] }
+    }
+
+    async fn docker(&self) -> BackendParts {
+        let options = DockerOptions {
+            worker_id: self.worker_id.to_owned(),
+            sandboxes_dir: self.data_dir.join("sandboxes"),
+            docker_host: self.config.docker.host.clone(),
+            runtime: self.config.docker.runtime.clone(),
+            clock: SystemClock::shared(),
+        };
+        match DockerBackend::connect(options).await {
+            Ok(backend) => {
+                let store =
+                    Images::of_worker(backend.docker(), self.cache.clone(), self.data_dir, self.stop.clone());
+                let backend = Arc::new(backend);
+                let images = Arc::new(RealImages(store));
+                BackendParts { packages: Arc::clone(&backend) as _, backend, images }
+            }
+            Err(error) => {
+                let words = error.to_string();
+                let images = Arc::new(NoImages(words.clone()));
+                let backend = Arc::new(MissingDocker::new(error));
+                BackendParts { backend, images, packages: Arc::new(MissingTool(words)) }
+            }
         }
-        Err(error) => {
-            tracing::error!(%error, "no engine, so no run can be made");
-            let packages = Arc::new(MissingTool(error.to_string()));
-            let images = Arc::new(NoImages(error.to_string()));
-            BackendParts { backend: Arc::new(MissingDocker::new(error)), images, packages }
-        }
-    };
-    Rooms { backends: vec![docker], slots, no_slots, gpus, machine }
+    }
+
+    fn native(&self) -> BackendParts {
+        let images = NativeImages::new(self.cache.clone(), self.stop.clone());
+        let options = NativeOptions {
+            worker_id: self.worker_id.to_owned(),
+            sandboxes_dir: self.data_dir.join(NATIVE_SANDBOXES),
+            rootfs_dir: images.rootfs_dir().to_owned(),
+            clock: SystemClock::shared(),
+        };
+        let packages = Arc::new(NativeTool::new(images.clone()));
+        let backend = Arc::new(NativeBackend::new(options));
+        BackendParts { backend, images: Arc::new(RealImages(images)), packages }
+    }
 }
 
 impl Rooms {

@@ -69,13 +69,11 @@ impl Maker {
         let (worker_id, sandboxes_dir) = (worker_id.to_owned(), folder.join("sandboxes"));
         let clock = SystemClock::shared();
         match on {
-            On::Docker => {
-                Self::Docker(DockerBackend::connect(options(&worker_id, folder)).await.unwrap())
-            }
+            On::Docker => Self::Docker(DockerBackend::connect(options(&worker_id, folder)).await.unwrap()),
             On::Native => {
                 let rootfs_dir = folder.join("rootfs");
                 let options = NativeOptions { worker_id, sandboxes_dir, rootfs_dir, clock };
-                Self::Native(NativeBackend::new(options).unwrap())
+                Self::Native(NativeBackend::new(options))
             }
         }
     }
@@ -98,8 +96,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new(on: On) -> Self {
+        Self::of_worker(on, format!("scratch-{}", new_uuid())).await
+    }
+
+    /// With a worker's id that somebody else chose.
+    pub async fn of_worker(on: On, worker_id: String) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests mount volumes: run them as root");
-        let worker_id = format!("scratch-{}", new_uuid());
         let folder = std::env::temp_dir().join(&worker_id);
         let maker = Maker::new(on, &worker_id, &folder).await;
         let image = match &maker {
@@ -202,7 +204,8 @@ impl Fixture {
         let roots =
             ["memory", "pids", "cpu", "unified", ""].map(|name| Path::new("/sys/fs/cgroup").join(name));
         // The root of a hierarchy that it did not join is nobody's.
-        let all = paths.filter(|path| !path.is_empty()).flat_map(|path| roots.clone().map(|root| root.join(&path)));
+        let all =
+            paths.filter(|path| !path.is_empty()).flat_map(|path| roots.clone().map(|root| root.join(&path)));
         all.filter(|folder| folder.join("cgroup.procs").exists()).collect()
     }
 
@@ -250,16 +253,6 @@ impl Drop for Fixture {
     }
 }
 
-fn options(worker_id: &str, folder: &Path) -> DockerOptions {
-    DockerOptions {
-        worker_id: worker_id.to_owned(),
-        sandboxes_dir: folder.join("sandboxes"),
-        docker_host: None,
-        runtime: None,
-        clock: SystemClock::shared(),
-    }
-}
-
 /// A sandbox's cgroups under every hierarchy, and the folder that holds them, as one line each.
 fn cgroups_of(worker_id: &str) -> Vec<String> {
     let roots = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|root| root.path());
@@ -293,6 +286,16 @@ fn unpack(rootfs_dir: &Path) -> String {
     fs::write(folder.join("sandboxed"), program()).unwrap();
     fs::set_permissions(folder.join("sandboxed"), fs::Permissions::from_mode(0o755)).unwrap();
     format!("sha256:{digest}")
+}
+
+fn options(worker_id: &str, folder: &Path) -> DockerOptions {
+    DockerOptions {
+        worker_id: worker_id.to_owned(),
+        sandboxes_dir: folder.join("sandboxes"),
+        docker_host: None,
+        runtime: None,
+        clock: SystemClock::shared(),
+    }
 }
 
 async fn import(docker: &Docker, tag: &str) -> ImageInspect {

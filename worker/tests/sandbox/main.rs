@@ -2,9 +2,15 @@
 //! run on each backend. The hostile ones say in their names what the program tries.
 
 #![cfg(target_arch = "x86_64")] // the numbers of its system calls are
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says so by ending"
+)]
 
 mod fixture;
+mod launcher;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
 
@@ -419,7 +425,7 @@ async fn the_backend_says_what_it_enforces(on: On) {
     let all: Vec<&str> = RuleId::ALL.iter().map(|rule| rule.name()).collect();
     assert_eq!(told, all, "every rule is answered, in its order");
     // The tests before this one have seen these hold.
-    for name in ["identity", "seccomp", "files", "network", "memory", "processes", "disk"] {
+    for name in ["identity", "seccomp", "files", "network", "memory", "processes", "disk", "time"] {
         let rule = info.rules.iter().find(|rule| rule.name == name).unwrap();
         assert_eq!(rule.enforcement, Enforcement::Enforced, "{rule:?}");
     }

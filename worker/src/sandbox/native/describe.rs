@@ -39,7 +39,9 @@ pub(super) fn host() -> Result<(), String> {
         }
     }
     if !Path::new("/dev/loop-control").exists() {
-        return Err("there are no loop devices here (/dev/loop-control): load the kernel module `loop`".to_owned());
+        return Err(
+            "there are no loop devices here (/dev/loop-control): load the kernel module `loop`".to_owned()
+        );
     }
     let kinds = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !kinds.split_whitespace().any(|kind| kind == "overlay") {

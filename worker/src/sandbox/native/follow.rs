@@ -75,7 +75,7 @@ async fn run(file: &Path, process: OwnedFd, reports: &watch::Sender<Reports>) ->
     // A supervisor that was killed too says nothing.
     let told = tokio::time::timeout(LAST_LINE_LIMIT, waiting).await.is_ok();
     let detail = match (told, log.failure.is_empty()) {
-        (false, true) => "PID 1 was killed, and its supervisor too".to_owned(),
+        (false, true) => "PID 1 has ended, and its supervisor before it".to_owned(),
         _ => log.failure,
     };
     let end = Reports { gone: Some(Gone { exit_code: log.left, detail }), ..Reports::default() };

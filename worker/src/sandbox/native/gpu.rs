@@ -52,7 +52,8 @@ pub(super) fn find(uuids: &[String]) -> Result<GpuParts, String> {
     }
     let minors = minors(Path::new(DRIVER), uuids)?;
     let mut parts = GpuParts::default();
-    for name in SHARED_NODES.into_iter().map(str::to_owned).chain(minors.iter().map(|m| format!("nvidia{m}"))) {
+    for name in SHARED_NODES.into_iter().map(str::to_owned).chain(minors.iter().map(|m| format!("nvidia{m}")))
+    {
         let path = Path::new("/dev").join(&name);
         // The tools' node is made when somebody first wants it.
         let Ok(node) = fs::metadata(&path) else {
@@ -101,7 +102,8 @@ fn library_in(folder: &Path, name: &str) -> Option<PathBuf> {
     let exact = folder.join(name);
     if name.ends_with(".so") {
         let entries = fs::read_dir(folder).ok()?.flatten();
-        let versioned = entries.map(|e| e.path()).find(|path| file_name(path).starts_with(&format!("{name}.")));
+        let versioned =
+            entries.map(|e| e.path()).find(|path| file_name(path).starts_with(&format!("{name}.")));
         return versioned?.canonicalize().ok();
     }
     exact.canonicalize().ok()

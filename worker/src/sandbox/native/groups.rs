@@ -105,14 +105,17 @@ impl Groups {
             }
             Kind::V2(subtree) => {
                 let group = subtree.create(&self.name, &id, class)?;
-                Ok(Places { supervisor: vec![procs(&group.join(SUPERVISOR))], run: vec![procs(&group.join(RUN))] })
+                Ok(Places {
+                    supervisor: vec![procs(&group.join(SUPERVISOR))],
+                    run: vec![procs(&group.join(RUN))],
+                })
             }
         }
     }
 
     /// Sends a signal to PID 1 of a sandbox.
     pub(super) fn signal_init(&self, id: SandboxId, signal: Signal) {
-        self.send(id, signal, |pid| {
+        self.send(id, &[RUN], signal, |pid| {
             // The last number is the one in the innermost pid namespace.
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -120,23 +123,29 @@ impl Groups {
         });
     }
 
-    /// SIGKILL to everything of a sandbox, PID 1 and the supervisor too.
+    /// SIGKILL to everything that runs in a sandbox, PID 1 too. Its supervisor takes PID 1's end and goes by itself.
     pub(super) fn kill(&self, id: SandboxId) {
         if let Kind::V2(subtree) = &self.kind {
-            let group = subtree.base().join(&self.name).join(id.to_string());
+            let run = subtree.base().join(&self.name).join(id.to_string()).join(RUN);
             // A frozen tree dies by it all the same, but only where the kernel has it (5.14).
             for (file, value) in [("cgroup.freeze", "0"), ("cgroup.kill", "1")] {
-                if let Err(error) = fs::write(group.join(file), value) {
+                if let Err(error) = fs::write(run.join(file), value) {
                     tracing::debug!(%error, sandbox = %id, file, "the cgroup does not take it");
                 }
             }
         }
-        self.send(id, Signal::KILL, |_| true);
+        self.send(id, &[RUN], Signal::KILL, |_| true);
     }
 
-    fn send(&self, id: SandboxId, signal: Signal, wanted: impl Fn(i32) -> bool) {
-        for number in self.processes(id) {
-            let Some(handle) = Pid::from_raw(number).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else {
+    /// SIGKILL to a supervisor that does not go: it hangs, or it has not come to make PID 1.
+    pub(super) fn kill_supervisor(&self, id: SandboxId) {
+        self.send(id, &[SUPERVISOR], Signal::KILL, |_| true);
+    }
+
+    fn send(&self, id: SandboxId, leaves: &[&str], signal: Signal, wanted: impl Fn(i32) -> bool) {
+        for number in self.processes_in(id, leaves) {
+            let Some(handle) = Pid::from_raw(number).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok())
+            else {
                 continue; // gone
             };
             if !self.holds(id, number) || !wanted(number) {
@@ -156,11 +165,15 @@ impl Groups {
 
     /// What is in a sandbox's cgroups, as the host counts.
     pub(super) fn processes(&self, id: SandboxId) -> BTreeSet<i32> {
+        self.processes_in(id, &[RUN, SUPERVISOR])
+    }
+
+    fn processes_in(&self, id: SandboxId, leaves: &[&str]) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();
-        for parent in self.parents() {
-            for leaf in [RUN, SUPERVISOR] {
+        for group in self.parents().into_iter().map(|parent| parent.join(id.to_string())) {
+            for leaf in leaves {
                 // One that is not there has none.
-                let text = fs::read_to_string(procs(&parent.join(id.to_string()).join(leaf))).unwrap_or_default();
+                let text = fs::read_to_string(procs(&group.join(leaf))).unwrap_or_default();
                 found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
             }
         }

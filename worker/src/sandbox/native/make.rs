@@ -42,6 +42,8 @@ const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES: u64 = 4096;
 /// A process that is killed may have much memory to give back.
 const REMOVE_LIMIT: Duration = Duration::from_secs(20);
+/// From PID 1's end to its supervisor's own.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -58,8 +60,10 @@ pub(super) struct Recipe {
 /// Where the id is no digest, or the image was not prepared.
 pub(super) fn image(shared: &Shared, class: &SandboxClass) -> Result<PathBuf, SandboxError> {
     let fail = |detail| SandboxError::NotInForce { id: class.id, rule: "image", detail };
-    let digest: Digest =
-        class.image_id.parse().map_err(|e| fail(format!("`{}`: {e}", kit::text::one_line(&class.image_id, 80))))?;
+    let digest: Digest = class
+        .image_id
+        .parse()
+        .map_err(|e| fail(format!("`{}`: {e}", kit::text::one_line(&class.image_id, 80))))?;
     let folder = shared.rootfs_dir.join(digest.hex());
     match fs::symlink_metadata(&folder) {
         Ok(found) if found.is_dir() => Ok(folder),
@@ -139,9 +143,17 @@ fn orders(
     let (reports, place) = (spec::reports(&folder), spec::place(&folder));
     let io = |path: &Path, e: io::Error| failed(id, "make", format!("{}: {e}", path.display()));
     DirBuilder::new().mode(0o700).create(&place).map_err(|e| io(&place, e))?;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&reports).map_err(|e| io(&reports, e))?;
-    let gpus: GpuParts = gpu::find(&class.slot.gpu_uuids)
-        .map_err(|detail| SandboxError::NotInForce { id, rule: "devices", detail })?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&reports)
+        .map_err(|e| io(&reports, e))?;
+    let gpus: GpuParts = gpu::find(&class.slot.gpu_uuids).map_err(|detail| SandboxError::NotInForce {
+        id,
+        rule: "devices",
+        detail,
+    })?;
     let places: Places = shared
         .groups(id)?
         .create(class, &gpus.numbers)
@@ -215,8 +227,9 @@ async fn tell(child: &mut Child, orders: &str) -> io::Result<String> {
 /// PID 1 by a handle, which must be the sandbox's own: it may have ended, and its number be another's.
 fn open_process(groups: &Groups, id: SandboxId, pid: i32) -> Result<OwnedFd, SandboxError> {
     let number = Pid::from_raw(pid).ok_or_else(|| failed(id, "launch", format!("PID 1 is {pid}")))?;
-    let handle = pidfd_open(number, PidfdFlags::empty())
-        .map_err(|e| failed(id, "launch", format!("PID 1 has no handle (a kernel before 5.3, or it ended): {e}")))?;
+    let handle = pidfd_open(number, PidfdFlags::empty()).map_err(|e| {
+        failed(id, "launch", format!("PID 1 has no handle (a kernel before 5.3, or it ended): {e}"))
+    })?;
     if groups.holds(id, pid) {
         return Ok(handle);
     }
@@ -233,17 +246,26 @@ impl Shared {
     }
 
     pub(super) fn groups(&self, id: SandboxId) -> Result<&Groups, SandboxError> {
-        self.groups.as_ref().map_err(|detail| SandboxError::NotInForce { id, rule: "limits", detail: detail.clone() })
+        self.groups.as_ref().map_err(|detail| SandboxError::NotInForce {
+            id,
+            rule: "limits",
+            detail: detail.clone(),
+        })
     }
 
     /// Kills, and waits until nothing is left in the cgroups; then they go.
     async fn clear_groups(&self, groups: &Groups, id: SandboxId) -> Result<(), SandboxError> {
-        let deadline = self.clock.monotonic() + REMOVE_LIMIT;
+        let begun = self.clock.monotonic();
+        let deadline = begun + REMOVE_LIMIT;
         let mut pause = PAUSE;
         loop {
             let own = groups.clone();
+            let patient = self.clock.monotonic() < begun + SUPERVISOR_LIMIT;
             let cleared = blocking(id, move || {
                 own.kill(id);
+                if !patient {
+                    own.kill_supervisor(id);
+                }
                 let left = own.processes(id);
                 // The kernel lists one no more when it is dead, and lets the cgroup go a moment later.
                 let removed = own.remove(id);

@@ -65,33 +65,34 @@ struct Shared {
 }
 
 impl NativeBackend {
-    /// Looks at the host. Answers also where no sandbox can be made: [`Backend::describe`] says why.
-    ///
-    /// # Errors
-    /// Where the sandboxes' folder cannot be made.
-    pub fn new(options: NativeOptions) -> Result<Self, SandboxError> {
-        let folder = options.sandboxes_dir;
-        let engine = |detail: String| SandboxError::Engine { detail, permission: false };
-        kit::folder::create_private(&folder).map_err(|e| engine(e.to_string()))?;
+    /// Looks at the host. Where no sandbox can be made here, [`Backend::describe`] says why.
+    #[must_use]
+    pub fn new(options: NativeOptions) -> Self {
+        let made = kit::folder::create_private(&options.sandboxes_dir).map_err(|e| e.to_string());
         // The kernel's tables have the path without links.
-        let sandboxes_dir = folder
-            .canonicalize()
-            .map_err(|e| engine(format!("cannot resolve {}: {e}", folder.display())))?;
-        let filter = seccomp::program().map_err(|e| engine(e.to_string()))?;
-        let groups = describe::host().and_then(|()| Groups::find(&options.worker_id));
+        let resolved = made.and_then(|()| options.sandboxes_dir.canonicalize().map_err(|e| e.to_string()));
+        let (sandboxes_dir, no_folder) = match resolved {
+            Ok(folder) => (folder, Ok(())),
+            Err(why) => {
+                let why = format!("cannot use {}: {why}", options.sandboxes_dir.display());
+                (options.sandboxes_dir, Err(why))
+            }
+        };
+        let (filter, no_filter) = match seccomp::program() {
+            Ok(filter) => (filter, Ok(())),
+            Err(why) => (Vec::new(), Err(why.to_string())),
+        };
+        let usable = no_folder.and(no_filter).and_then(|()| describe::host());
         let shared = Shared {
             sandboxes_dir,
             rootfs_dir: options.rootfs_dir,
             clock: options.clock,
-            groups,
+            groups: usable.and_then(|()| Groups::find(&options.worker_id)),
             filter,
             proof: OnceCell::new(),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            program: init::RUNNER.map(str::to_owned).to_vec(),
-            fault: 0,
-        })
+        let program = init::RUNNER.map(str::to_owned).to_vec();
+        Self { shared: Arc::new(shared), program, fault: 0 }
     }
 
     /// Another program for PID 1 to start than the runner: its absolute path, then its arguments.

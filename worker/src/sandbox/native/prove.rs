@@ -2,12 +2,14 @@
 //! what a kernel, a distribution or a container around the worker takes away shows late and in strange places.
 //! Its program is `worker/sandbox-init/probe.rs`. The result holds for this process.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration,
+};
 
 use super::{Shared, describe, make};
 use crate::sandbox::{
-    Assignment, Evidence, Order, Sandbox, SandboxClass, SandboxError, SandboxId,
-    SandboxLimits, SlotGrant, init,
+    Assignment, Evidence, Order, Sandbox, SandboxClass, SandboxError, SandboxId, SandboxLimits, SlotGrant,
+    init,
 };
 
 const MIB: u64 = 1 << 20;
@@ -55,7 +57,9 @@ pub(super) async fn once(shared: &Arc<Shared>) -> &Proof {
             match (&proof.failure, proof.open.is_empty()) {
                 (Some(reason), _) => tracing::warn!(reason, "the native backend cannot be used here"),
                 (None, true) => tracing::debug!("the native backend's walls hold on this host"),
-                (None, false) => tracing::warn!(open = ?proof.open, "walls of the native backend do not hold"),
+                (None, false) => {
+                    tracing::warn!(open = ?proof.open, "walls of the native backend do not hold")
+                }
             }
             proof
         })

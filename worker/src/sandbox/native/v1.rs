@@ -42,7 +42,10 @@ impl Hierarchies {
                 format!("the cgroup controller `{controller}` is not mounted: mount it below /sys/fs/cgroup")
             })?;
             if mount.root != Path::new("/") {
-                return Err("this is a container: it sees a part of the cgroups only; run the worker on the host".to_owned());
+                return Err(
+                    "this is a container: it sees a part of the cgroups only; run the worker on the host"
+                        .to_owned(),
+                );
             }
             found.insert(name, mount.target.clone());
         }
@@ -127,7 +130,7 @@ mod tests {
             kind: "cgroup".into(),
             source: "cgroup".into(),
             shared: false,
-            of_system: String::new(),
+            of_system: "rw".into(),
         }
     }
 

@@ -32,12 +32,14 @@ impl Subtree {
     /// Why there is none, and the command that mends it.
     pub(super) fn find(mounts: &[MountLine]) -> Result<Self, String> {
         let mount = mounts.iter().find(|m| m.kind == "cgroup2");
-        let mount = mount.ok_or_else(|| "cgroups are not mounted: mount -t cgroup2 none /sys/fs/cgroup".to_owned())?;
+        let mount = mount
+            .ok_or_else(|| "cgroups are not mounted: mount -t cgroup2 none /sys/fs/cgroup".to_owned())?;
         let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("/proc/self/cgroup: {e}"))?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
         let inside = Path::new(own).strip_prefix(&mount.root);
         let inside = inside.ok().filter(|path| !path.components().any(|c| c == Component::ParentDir));
-        let inside = inside.ok_or_else(|| format!("this worker's cgroup {own} cannot be seen from here: {REMEDY}"))?;
+        let inside =
+            inside.ok_or_else(|| format!("this worker's cgroup {own} cannot be seen from here: {REMEDY}"))?;
         let subtree = Self::at(&mount.target, inside, is_delegated)?;
         subtree.pass_on()?;
         Ok(subtree)
@@ -66,7 +68,9 @@ impl Subtree {
         let refused = |e: io::Error| format!("{e}: {REMEDY}");
         let there = fs::read_to_string(self.base.join("cgroup.controllers")).map_err(refused)?;
         if let Some(missing) = CONTROLLERS.iter().find(|c| !there.split_whitespace().any(|t| t == **c)) {
-            return Err(format!("the cgroup controller `{missing}` was not delegated to this worker: {REMEDY}"));
+            return Err(format!(
+                "the cgroup controller `{missing}` was not delegated to this worker: {REMEDY}"
+            ));
         }
         if self.base.join("cgroup.type").exists() {
             let leaf = self.base.join(LEAF);
@@ -157,7 +161,8 @@ mod tests {
     fn what_is_not_ours_is_refused_with_the_command_that_mends_it() {
         let tree = tempfile::tempdir().unwrap();
         node(&tree.path().join("user.slice/session-1.scope"), "");
-        let refused = Subtree::at(tree.path(), Path::new("user.slice/session-1.scope"), |_| false).unwrap_err();
+        let refused =
+            Subtree::at(tree.path(), Path::new("user.slice/session-1.scope"), |_| false).unwrap_err();
         assert!(refused.contains("systemd-run") && refused.contains("session-1.scope"), "{refused}");
         let bare = tree.path().join("bare.service");
         node(&bare, "");
@@ -193,6 +198,8 @@ mod tests {
         assert_eq!((read("run/memory.max"), read("run/memory.swap.max")), ("67108864".into(), "0".into()));
         assert_eq!((read("run/pids.max"), read("run/cpu.max")), ("32".into(), "150000 100000".into()));
         assert_eq!(read("run/cpuset.cpus"), "0-1");
-        assert!(!group.join("supervisor/memory.max").exists() && !group.join("run/memory.oom.group").exists());
+        assert!(
+            !group.join("supervisor/memory.max").exists() && !group.join("run/memory.oom.group").exists()
+        );
     }
 }
