@@ -113,8 +113,29 @@ pub fn processes(data_dir: &Path) -> Vec<(i32, String)> {
     found.collect()
 }
 
+/// What lives in a cgroup or below it, killed; then the folders.
+fn remove_cgroup(group: &Path) {
+    let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+    }
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    fs::remove_dir(group).ok();
+}
+
 /// Best effort after a failed test, so that it does not fail the next one.
 pub fn remove(data_dir: &Path) {
+    // Twice: the kernel needs a moment from a kill to an empty cgroup.
+    for _ in 0..2 {
+        for group in cgroups(data_dir) {
+            remove_cgroup(&group);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
     for (pid, _) in processes(data_dir) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
     }
