@@ -22,9 +22,9 @@ macro_rules! programs {
         }
 
         mod native {
-            #[tokio::test(flavor = "multi_thread")] #[ignore = "there is no native backend yet"]
+            #[tokio::test(flavor = "multi_thread")]
             async fn two_at_once_are_strangers() { crate::pair::strangers(crate::run::Backend::Native).await; }
-            $(#[test] #[ignore = "there is no native backend yet"]
+            $(#[test]
               fn $name() { crate::run::program(stringify!($name), crate::run::Backend::Native); })+
         }
     };
