@@ -12,7 +12,7 @@ use kit::{digest::Digest, id::new_uuid};
 use prost::Message as _;
 use proto::v1::{
     CancelRunRequest, Event, GetRunRequest, InputRole, LostCause, OutcomeKind, ReadArtifactRequest,
-    ReleaseRunRequest, RunState, StartRunRequest, Stream, WatchRunRequest, event::Kind,
+    ReleaseRunRequest, RunSpec, RunState, StartRunRequest, Stream, WatchRunRequest, event::Kind,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -329,12 +329,14 @@ async fn a_worker_without_an_engine_serves_and_says_what_is_missing() {
     let worker = WorkerProcess::start_with(Some("unix:///nowhere/docker.sock".into())).await;
     let mut client = worker.client().await;
     let found = backends(&mut client).await;
-    assert_eq!((found.len(), found[0].name.as_str(), found[0].available), (1, "docker", false));
-    let why = &found[0].reason;
+    // What can be used comes first: this host's own parts.
+    assert_eq!((found.len(), found[0].name.as_str(), found[0].available), (2, "native", true));
+    assert_eq!((found[1].name.as_str(), found[1].available), ("docker", false));
+    let why = &found[1].reason;
     assert!(why.contains("/nowhere/docker.sock") && why.contains("install Docker"), "{why}");
     assert!(!why.contains('\n'), "{why}");
-    let request = request(&spec(&mut client, SLEEPER).await);
-    let status = client.start_run(request).await.unwrap_err();
+    let spec = RunSpec { backend: "docker".into(), ..spec(&mut client, SLEEPER).await };
+    let status = client.start_run(request(&spec)).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "ENGINE"));
     assert!(status.message().contains("/nowhere/docker.sock"), "{}", status.message());
 }
