@@ -129,7 +129,7 @@ fn two_runs_share_one_and_removing_it_takes_it_from_neither() {
     let program = program.to_str().expect("UTF-8");
     let arguments = ["exec", program, "--image", "lite", "--dataset", "mine", "--output", "json"];
     // Builds the image, where it has to be built, before the clock of the two runs.
-    let _ = home.exec("print(1)", &[]);
+    drop(home.exec("print(1)", &[]));
     let runs = [home.spawn(&arguments), home.spawn(&arguments)];
     let data = home.data_dir().display().to_string();
     let mounted = || {

@@ -39,10 +39,10 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{connection::Counted, rooms::Rooms};
 use crate::{
-    packages::Packages,
     blobs::Blobs,
     config::WorkerConfig,
     datasets::{DataSetError, Store},
+    packages::Packages,
     run::{
         recovery,
         registry::{Registry, RegistryOptions},

@@ -10,12 +10,12 @@ use std::{
 use worker::sandbox::rules::RuleId;
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
 /// The cells of every row of the page's tables.
 fn rows() -> Vec<Vec<String>> {
-    let page = fs::read_to_string(repository().join("worker/SECURITY.md")).unwrap();
+    let page = fs::read_to_string(repository().join("worker/SECURITY.md")).expect("SECURITY.md");
     let cells = |line: &str| {
         let line = line.strip_prefix('|')?.strip_suffix('|')?;
         Some(line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>())
@@ -38,8 +38,8 @@ fn row_of<'a>(rows: &'a [Vec<String>], rule: &str) -> &'a [String] {
 }
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             rust_files(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -65,12 +65,12 @@ fn tests_there_are() -> BTreeSet<String> {
     }
     let mut names = BTreeSet::new();
     for file in files {
-        let text = fs::read_to_string(file).unwrap();
+        let text = fs::read_to_string(file).expect("a source");
         let after = text.split("fn ").skip(1);
         names.extend(after.filter_map(|rest| rest.split_once('(')).map(|(name, _)| name.to_owned()));
     }
-    for entry in fs::read_dir(root.join("tests/hostile")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for entry in fs::read_dir(root.join("tests/hostile")).expect("the suite") {
+        let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
         names.extend(name.strip_suffix(".py").map(ToOwned::to_owned));
     }
     names

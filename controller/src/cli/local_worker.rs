@@ -46,7 +46,9 @@ pub fn left_something(data_dir: &Path) -> bool {
     let any = |name: &str| {
         std::fs::read_dir(folder_of(data_dir).join(name)).is_ok_and(|mut entries| entries.next().is_some())
     };
-    any("sandboxes") || any("sandboxes-native") || worker::serve::socket_path(&folder_of(data_dir)).is_ok_and(|socket| socket.exists())
+    any("sandboxes")
+        || any("sandboxes-native")
+        || worker::serve::socket_path(&folder_of(data_dir)).is_ok_and(|socket| socket.exists())
 }
 
 /// The program that has the hidden command: this one, or, for a program that only links the library, the one named in

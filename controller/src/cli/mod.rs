@@ -27,10 +27,10 @@ mod run;
 /// Journal and workers of one command.
 pub(crate) mod session;
 mod show;
-/// Pause, resume, cancel, hint, budget.
-mod steer;
 /// Ctrl-C once, and twice.
 mod signals;
+/// Pause, resume, cancel, hint, budget.
+mod steer;
 /// Values of flags that name what is wrong with them.
 mod values;
 

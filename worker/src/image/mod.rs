@@ -51,8 +51,8 @@ pub use error::ImageError;
 pub use native::NativeImages;
 pub use progress::ImageStep;
 pub use prune::Pruned;
-pub(crate) use settings::HostSettings;
 pub use recipe::{Package, RECIPES, Recipe};
+pub(crate) use settings::HostSettings;
 
 /// An image that is ready to be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
