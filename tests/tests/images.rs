@@ -57,7 +57,7 @@ fn build(reference: &str, recipe: &str) {
 fn make(home: &Home) -> Engine {
     let lite = worker(home, &["build", "lite", "--backend", "docker"]).expect(0).stdout;
     let lite = lite.split_whitespace().nth(1).expect("an id").to_owned();
-    let reference = format!("ar-test-{}:mine", uuid::Uuid::new_v4().simple());
+    let reference = format!("ar-test-{}:mine", kit::id::new_uuid().simple());
     build(&reference, &format!("FROM {lite}\nENV MINE={reference}\n"));
     Engine { reference, made: Vec::new() }
 }
@@ -81,7 +81,7 @@ fn an_added_image_is_used_by_runs_of_every_later_worker() {
     assert_ne!(unknown.code, 0);
     assert!(unknown.stderr.contains("mine") && unknown.stderr.contains("lite"), "{unknown:?}");
 
-    worker(&home, &["add", "mine", &reference, "--description", "with a variable"]).expect(0).code;
+    drop(worker(&home, &["add", "mine", &reference, "--description", "with a variable"]).expect(0));
     let images = listed(&home);
     let mine = images.iter().find(|image| image["name"] == "mine").expect("it is listed");
     assert_eq!((&mine["prepared"], &mine["backend"]), (&Value::from(true), &Value::from("docker")));
@@ -108,7 +108,7 @@ fn an_added_image_is_used_by_runs_of_every_later_worker() {
     let said = format!("{}{}", gone.stdout, gone.stderr);
     assert!(said.contains(&reference) && said.contains("image add mine"), "{gone:?}");
 
-    worker(&home, &["remove", "mine"]).expect(0).code;
+    drop(worker(&home, &["remove", "mine"]).expect(0));
     assert!(!listed(&home).iter().any(|image| image["name"] == "mine"));
     let again = worker(&home, &["remove", "mine"]).expect(1);
     assert!(again.stderr.contains("mine"), "{again:?}");
