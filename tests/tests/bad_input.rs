@@ -199,7 +199,9 @@ fn no_docker_is_named_and_leaves_no_campaign() {
 #[track_caller]
 fn no_engine(home: &Home, named: &str) {
     let program = home.file("program.py", "print(1)\n");
-    for arguments in [vec!["run", QUESTION], vec!["exec", program.to_str().expect("UTF-8")]] {
+    let program = program.to_str().expect("UTF-8");
+    // Without the flag sandboxes are made without Docker.
+    for arguments in [["run", QUESTION, "--backend", "docker"], ["exec", program, "--backend", "docker"]] {
         let ran = home.run(&arguments);
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
         assert!(ran.stderr.to_lowercase().contains("docker") && ran.stderr.contains(named), "{ran:?}");

@@ -106,6 +106,9 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     let data_dir = config.data_dir()?;
 
     let session = Session::open(&data_dir, config.backend.as_deref()).await?;
+    if let (None, Some(note)) = (&config.backend, session.note()) {
+        printer.say(&note);
+    }
     let ended = watched(&session, thinking, settings, printer).await;
     session.end().await;
     finish(&ended?, printer)

@@ -58,6 +58,16 @@ impl Session {
         Ok(session)
     }
 
+    /// What a user who expects Docker should know: that sandboxes are made without it, and why.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        let views = self.fleet.workers();
+        let backends = &views.first()?.info.backends;
+        let first = backends.first().filter(|backend| backend.available && backend.name != "docker")?;
+        let docker = backends.iter().find(|backend| backend.name == "docker" && !backend.available)?;
+        Some(format!("sandboxes are made without Docker ({}): {}", first.name, docker.reason))
+    }
+
     /// Lets go of the workers, and waits until the local one has gone.
     pub async fn end(self) {
         let Self { fleet, local, .. } = self;
