@@ -27,12 +27,15 @@ fn registered(report: &Value) -> Value {
     let experiments = report["experiments"].as_array().expect("experiments");
     assert!(!experiments.is_empty(), "{report:#}");
     let of = |experiment: &Value| {
-        let keep = ["title", "kind", "role", "metric", "reduce", "method", "looks"];
+        // Not what came out: each campaign draws its own seeds.
+        let keep = ["title", "kind", "role", "metric", "reduce", "method"];
         let variants = experiment["variants"].as_array().expect("variants").iter();
         let mut kept: serde_json::Map<String, Value> =
             keep.iter().map(|key| ((*key).to_owned(), experiment[*key].clone())).collect();
         let variants = variants.map(|v| json!([v["id"], v["label"], v["params"]]));
         kept.insert("variants".to_owned(), variants.collect());
+        let looks = experiment["looks"].as_array().expect("looks").iter();
+        kept.insert("looks".to_owned(), looks.map(|look| json!([look["seeds"], look["error"]])).collect());
         Value::Object(kept)
     };
     experiments.iter().map(of).collect()
