@@ -295,7 +295,8 @@ try:
 except OSError:
     pass
 try:
-    while True: os.write(os.open("/tmp/x", os.O_CREAT | os.O_WRONLY | os.O_APPEND), b"x")
+    rest = os.open("/tmp/x", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    while True: os.write(rest, b"x")
 except OSError:
     pass
 for step in range(2000): ar.log(step=step, loss=1.0 / (step + 1))
@@ -308,7 +309,7 @@ raise ValueError("said on a full disk")
     assert_eq!(ran.sent(Stream::Stdout).len(), 100_001);
     let outcome = ran.finished.outcome.clone().unwrap_or_default();
     assert_eq!((outcome.limit.as_str(), outcome.exception_class.as_str()), ("disk", "ValueError"));
-    assert!(outcome.traceback.contains("line 15"), "{}", outcome.traceback);
+    assert!(outcome.traceback.contains("line 16"), "{}", outcome.traceback);
 }
 
 #[tokio::test(flavor = "multi_thread")]
