@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{leftovers, wait_for};
+use crate::{
+    leftovers,
+    plain::{self, PlainUser},
+    wait_for,
+};
 
 /// Variables of the machine that a test's commands keep: how to reach the engine and the registries.
 const KEPT: [&str; 3] = ["PATH", "LANG", "USER"];
@@ -74,6 +78,8 @@ pub fn binary(name: &str) -> PathBuf {
 /// something is left.
 #[derive(Debug)]
 pub struct Home {
+    /// Who its commands are run by, where that is not root. Before the folder: its mount goes first.
+    plain: Option<PlainUser>,
     folder: tempfile::TempDir,
     /// More variables for every command.
     pub environment: Vec<(String, String)>,
@@ -97,7 +103,25 @@ impl Home {
     #[must_use]
     pub fn without_engine() -> Self {
         let folder = tempfile::Builder::new().prefix("ar-test-").tempdir().expect("a temporary folder");
-        Self { folder, environment: Vec::new() }
+        Self { folder, environment: Vec::new(), plain: None }
+    }
+
+    /// Fresh, of a plain user in the engine's group: every command is run by them. It lies on a shared mount, as systemd
+    /// makes all of them.
+    ///
+    /// # Panics
+    /// Where this is not root, or the engine's socket is root's alone.
+    #[must_use]
+    pub fn of_a_plain_user() -> Self {
+        let mut home = Self::new();
+        home.plain = Some(PlainUser::move_in(home.path()));
+        home
+    }
+
+    /// Whose files they are, where it is a plain user's home.
+    #[must_use]
+    pub fn owner(&self) -> Option<u32> {
+        self.plain.as_ref().map(|_| plain::UID)
     }
 
     /// The test's own folder.
@@ -126,7 +150,10 @@ impl Home {
     /// A command in this home, not started.
     #[must_use]
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(binary("autoresearch"));
+        let mut command = match &self.plain {
+            Some(user) => user.command(),
+            None => Command::new(binary("autoresearch")),
+        };
         command.args(arguments);
         self.dress(&mut command);
         command
@@ -151,6 +178,9 @@ impl Home {
             .env("XDG_CACHE_HOME", cache.unwrap_or_else(|| self.path().join("cache")))
             .env("AUTORESEARCH_DATA_DIR", self.data_dir())
             .env("RUST_BACKTRACE", "1");
+        if self.plain.is_some() {
+            command.env("XDG_CACHE_HOME", self.path().join("cache")).env("XDG_RUNTIME_DIR", self.path());
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 

@@ -2,6 +2,7 @@
 //! and the process table. Nothing here asks our own programs.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -88,15 +89,23 @@ fn cgroups(data_dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Loop devices whose file lies in the data folder, also one that was deleted since: a mount that anybody still has keeps it.
+/// Loop devices whose file lies in the data folder, also one that was deleted since: a mount that anybody still has keeps it. A
+/// helper container knows the file by another path, so what is mounted in the data folder counts as well.
 #[must_use]
 pub fn loops(data_dir: &Path) -> Vec<String> {
+    let shown = data_dir.display().to_string();
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let ours = devices.filter(|device| {
         let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
-        backing.contains(&data_dir.display().to_string())
+        backing.contains(&shown)
     });
-    ours.map(|device| device.file_name().to_string_lossy().into_owned()).collect()
+    let mut found: BTreeSet<String> =
+        ours.map(|device| device.file_name().to_string_lossy().into_owned()).collect();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounted = mounts.lines().filter_map(|line| line.strip_prefix("/dev/")?.split_once(' '));
+    let mounted = mounted.filter(|(name, rest)| name.starts_with("loop") && rest.contains(&shown));
+    found.extend(mounted.map(|(name, _)| name.to_owned()));
+    found.into_iter().collect()
 }
 
 /// Processes that name the data folder on their command line: the local worker and its kin.

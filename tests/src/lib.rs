@@ -21,6 +21,8 @@ pub mod witness;
 /// A worker of the real binary on a folder of its own, and a client on its socket.
 pub mod worker;
 
+mod plain;
+
 pub use home::{Home, Ran};
 
 /// Asks again until there is an answer; after `longest` the test fails with what was last seen.

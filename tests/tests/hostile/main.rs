@@ -27,6 +27,11 @@ macro_rules! programs {
             $(#[test]
               fn $name() { crate::run::program(stringify!($name), crate::run::Backend::Native); })+
         }
+
+        /// On Docker, by a plain user in the engine's group.
+        mod plain {
+            $(#[test] fn $name() { crate::run::program(stringify!($name), crate::run::Backend::Plain); })+
+        }
     };
 }
 

@@ -73,7 +73,7 @@ fn stdout(events: &[Event]) -> String {
 
 pub async fn strangers(backend: Backend) {
     let home = match backend {
-        Backend::Docker => Home::new(),
+        Backend::Docker | Backend::Plain => Home::new(),
         Backend::Native => Home::without_engine(),
     };
     let mut process = WorkerProcess::start(&home, &[("AUTORESEARCH_WORKER_SLOTS", "2")]);
