@@ -10,23 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper_util::rt::TokioIo;
 use kit::{clock::SystemClock, digest::Digest, id::new_uuid};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use prost::Message as _;
 use proto::v1::{
     Event, Finished, InputFile, InputRole, Limits, PrepareImageRequest, PutBlobRequest, RunSpec,
     StartRunRequest, WatchRunRequest, event::Kind, watch_run_response::Message,
-    worker_service_client::WorkerServiceClient,
 };
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
 use worker::sandbox::{
     Backend as _,
     docker::{DockerBackend, DockerOptions},
 };
 
-pub type Client = WorkerServiceClient<Channel>;
+pub use crate::connect::Client;
+use crate::connect::connect;
 
 pub const OWNER: &str = "scratch-controller";
 const SOCKET: &str = "/var/run/docker.sock";
@@ -134,22 +131,7 @@ impl PlainUser {
     /// Starts the worker; as soon as it listens.
     pub async fn serve(&mut self) -> Client {
         self.worker = Some(self.command(&["serve"]).spawn().unwrap());
-        let socket = self.data_dir().join("worker.sock");
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let path = socket.clone();
-            let connector = tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            match Endpoint::from_static("http://localhost").connect_with_connector(connector).await {
-                Ok(channel) => {
-                    return Client::new(channel).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
-                }
-                Err(error) => assert!(Instant::now() < until, "the worker does not listen: {error:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        connect(&self.data_dir().join("worker.sock"), PATIENCE).await
     }
 
     /// SIGKILL to the worker.

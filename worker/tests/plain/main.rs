@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by ending")]
 
+#[path = "../shared/connect.rs"]
+mod connect;
 mod fixture;
 
 use std::collections::BTreeSet;

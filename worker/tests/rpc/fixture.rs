@@ -6,28 +6,23 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use hyper_util::rt::TokioIo;
 use kit::{clock::SystemClock, digest::Digest, id::new_uuid};
 use prost::Message as _;
 use proto::v1::{
     Event, Finished, GetWorkerRequest, InputFile, InputRole, Limits, PrepareImageRequest, PutBlobRequest,
     RunSpec, StartRunRequest, WatchRunRequest, event::Kind, watch_run_response::Message,
-    worker_service_client::WorkerServiceClient,
 };
-use tokio::net::UnixStream;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::Status;
 use worker::sandbox::{
     Backend as _,
     docker::{DockerBackend, DockerOptions},
 };
 
-pub type Client = WorkerServiceClient<Channel>;
+pub use crate::connect::Client;
+use crate::connect::connect;
 
 pub const OWNER: &str = "scratch-controller";
 const MIB: u64 = 1 << 20;
@@ -66,22 +61,7 @@ impl WorkerProcess {
 
     /// As soon as the worker listens.
     pub async fn client(&self) -> Client {
-        let socket = self.folder.join("worker.sock");
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            let path = socket.clone();
-            let connector = tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            match Endpoint::from_static("http://localhost").connect_with_connector(connector).await {
-                Ok(channel) => {
-                    return Client::new(channel).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
-                }
-                Err(error) => assert!(Instant::now() < until, "the worker does not listen: {error:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        connect(&self.folder.join("worker.sock"), Duration::from_secs(60)).await
     }
 
     /// With the image prepared that the programs of these tests run in.
