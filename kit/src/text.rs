@@ -29,6 +29,21 @@ pub fn one_line(text: &str, longest_chars: usize) -> String {
     line
 }
 
+/// An error with its causes on one line, each cause once: libraries differ in whether an error's text holds its source's.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error, longest_chars: usize) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    one_line(&text, longest_chars)
+}
+
 /// The last `longest` bytes of a text, cut where a line begins if there is one, else where a character does.
 #[must_use]
 pub fn tail(text: &str, longest: usize) -> &str {
@@ -48,6 +63,25 @@ pub fn tail(text: &str, longest: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        #[derive(Debug)]
+        struct Outer(&'static str, std::io::Error);
+        impl std::fmt::Display for Outer {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.1)
+            }
+        }
+        let with = |text| chain(&Outer(text, std::io::Error::other("no route")), 40);
+        assert_eq!(with("cannot connect"), "cannot connect: no route");
+        assert_eq!(with("cannot connect: no route"), "cannot connect: no route");
+    }
 
     #[test]
     fn escapes_do_not_reach_a_terminal() {

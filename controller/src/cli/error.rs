@@ -48,14 +48,5 @@ impl From<crate::fleet::FleetError> for CliError {
 
 /// An error and its causes on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    kit::text::one_line(&text, 600)
+    kit::text::chain(error, 600)
 }

@@ -22,6 +22,8 @@ use super::{
     frames::{FrameFault, Pieces},
 };
 
+/// Of an error with its causes, whose texts reqwest leaves out.
+const CAUSES_CHARS: usize = 300;
 const CONNECT: Duration = Duration::from_secs(10);
 /// In bytes: providers' keys have 40 and more, and no word of their formats is as long.
 const SHORTEST_SECRET: usize = 16;
@@ -85,7 +87,9 @@ impl Transport {
                 builder = builder.tls_certs_only([]);
             }
         }
-        let client = builder.build().map_err(|error| TransportError::Client(chain(&error)))?;
+        let client = builder
+            .build()
+            .map_err(|error| TransportError::Client(kit::text::chain(&error, CAUSES_CHARS)))?;
         Ok(Self { client, url, headers, key })
     }
 
@@ -94,9 +98,13 @@ impl Transport {
         let sent = self.client.post(self.url.clone()).headers(self.headers.clone()).json(body).send().await;
         sent.map(Response).map_err(|error| {
             if error.is_connect() {
-                Fault::Connect(format!("{} ({})", self.address(), chain(&error.without_url())))
+                Fault::Connect(format!(
+                    "{} ({})",
+                    self.address(),
+                    kit::text::chain(&error.without_url(), CAUSES_CHARS)
+                ))
             } else {
-                Fault::Transport(chain(&error.without_url()))
+                Fault::Transport(kit::text::chain(&error.without_url(), CAUSES_CHARS))
             }
         })
     }
@@ -121,21 +129,6 @@ impl Transport {
     fn address(&self) -> String {
         self.url.origin().ascii_serialization()
     }
-}
-
-/// An error with its causes, whose texts reqwest leaves out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    kit::text::one_line(&text, 300)
 }
 
 /// A response whose body has not been read.
@@ -170,7 +163,7 @@ impl Response {
     pub fn pieces(self) -> Pieces {
         Box::pin(self.0.bytes_stream().map(|piece| match piece {
             Ok(piece) => Ok(piece.to_vec()),
-            Err(error) => Err(FrameFault::Broken(chain(&error.without_url()))),
+            Err(error) => Err(FrameFault::Broken(kit::text::chain(&error.without_url(), CAUSES_CHARS))),
         }))
     }
 

@@ -20,6 +20,8 @@ use reqwest::{
 
 use super::{DataSetError, Progress};
 
+/// Of an error with its causes, whose texts reqwest leaves out.
+const CAUSES_CHARS: usize = 300;
 const REDIRECTS_MAX: usize = 10;
 
 /// How patient a fetch is.
@@ -99,7 +101,10 @@ impl Fetcher {
             .default_headers(headers)
             .user_agent(concat!("autoresearch-worker/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| DataSetError::Url { url: "https://".to_owned(), problem: chain(&e) })?;
+            .map_err(|e| DataSetError::Url {
+                url: "https://".to_owned(),
+                problem: kit::text::chain(&e, CAUSES_CHARS),
+            })?;
         Ok(Self { client, rules })
     }
 
@@ -179,9 +184,9 @@ impl Transfer<'_> {
     fn again(&self, error: &reqwest::Error) -> Broken {
         // A loop of redirects and an address that cannot be built are the same the next time.
         if error.is_redirect() || error.is_builder() {
-            return Broken::Final(self.error(chain(error)));
+            return Broken::Final(self.error(kit::text::chain(error, CAUSES_CHARS)));
         }
-        Broken::Again(chain(error))
+        Broken::Again(kit::text::chain(error, CAUSES_CHARS))
     }
 
     async fn attempt(
@@ -255,18 +260,4 @@ fn begins_at(response: &Response) -> Option<u64> {
 fn validator(response: &Response) -> Option<HeaderValue> {
     let strong = response.headers().get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
     strong.or_else(|| response.headers().get(LAST_MODIFIED)).cloned()
-}
-
-/// An error with its causes, whose texts reqwest leaves out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    kit::text::one_line(&text, 300)
 }

@@ -11,7 +11,6 @@
 
 mod numbers;
 mod profile;
-#[cfg_attr(not(test), allow(dead_code, reason = "the native backend installs it"))]
 mod program;
 mod table;
 #[cfg(test)]
@@ -54,7 +53,6 @@ pub(crate) fn profile() -> Result<String, UnknownMachine> {
 ///
 /// # Errors
 /// [`UnknownMachine`].
-#[cfg_attr(not(test), allow(dead_code, reason = "the native backend installs it"))]
 pub(crate) fn program() -> Result<Vec<u8>, UnknownMachine> {
     let instructions = program::render(Machine::own().ok_or(UnknownMachine)?);
     Ok(instructions.iter().flat_map(|instruction| instruction.bytes()).collect())
