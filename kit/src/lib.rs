@@ -9,6 +9,8 @@ pub mod digest;
 pub mod duration;
 /// Folders of the user, files that are replaced whole, and the lock of a folder.
 pub mod folder;
+/// Points at which a test has the program stop.
+pub mod halt;
 /// Ids as types, and the one place that makes them.
 pub mod id;
 /// Names and labels as the protocol allows them.

@@ -89,9 +89,9 @@ impl Config {
         for file in user.into_iter().chain([Path::new(FILE)]).filter(|file| file.exists()) {
             figment = figment.merge(Toml::file_exact(file));
         }
-        // The worker has its own prefix below ours; the log's filter and the program are no settings.
+        // The worker has its own prefix below ours; the log's filter, the program and a test's halts are no settings.
         let ours = Env::prefixed("AUTORESEARCH_")
-            .filter(|key| !key.starts_with("worker_") && key != "log" && key != "program")
+            .filter(|key| !key.starts_with("worker_") && key != "log" && key != "program" && key != "halt")
             .lowercase(true);
         figment.merge(ours)
     }
