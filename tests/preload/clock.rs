@@ -53,7 +53,7 @@ fn cells() -> &'static [AtomicI64; 2] {
 fn map() -> Option<*mut AtomicI64> {
     // SAFETY: plain calls of libc with valid arguments; each result is looked at.
     unsafe {
-        let path = getenv(c"AUTORESEARCH_TEST_CLOCK".as_ptr());
+        let path = getenv(c"TEST_WALL_CLOCK".as_ptr());
         if path.is_null() {
             return None;
         }

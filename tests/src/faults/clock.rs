@@ -39,7 +39,7 @@ impl Clock {
         let library = LIBRARY.get_or_init(compile).display().to_string();
         vec![
             ("LD_PRELOAD".to_owned(), library),
-            ("AUTORESEARCH_TEST_CLOCK".to_owned(), self.file.display().to_string()),
+            ("TEST_WALL_CLOCK".to_owned(), self.file.display().to_string()),
         ]
     }
 

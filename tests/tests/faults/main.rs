@@ -1,18 +1,43 @@
-//! The fault matrix.
+//! The fault matrix: a campaign of real binaries meets each fault in each phase, at an exact instruction, and ends as if
+//! nothing had happened: the same findings, every run executed once or `lost` with a successor, no reply paid for twice
+//! but the one in flight, nothing left. Each cell proves first that its fault happened. One alone:
+//! `cargo test -p e2e --test faults controller_killed::running`; what it proved is told with `-- --nocapture`.
 
-use e2e::faults::{
-    campaign::{self, Model, Price},
-    site::{Site, Wishes},
-};
+mod cell;
+mod instant;
+mod strike;
+
+use std::collections::BTreeSet;
+
+/// One test for each cell. What a fault is: `strike.rs`; where a phase is: `instant.rs`.
+macro_rules! matrix {
+    ($($fault:ident, $module:ident: $($phase:ident as $name:ident),+;)+) => {
+        const CELLS: &[(strike::Fault, instant::Phase)] =
+            &[$($((strike::Fault::$fault, instant::Phase::$phase),)+)+];
+
+        $(mod $module {
+            $(#[test]
+              fn $name() {
+                  crate::cell::survives(crate::strike::Fault::$fault, crate::instant::Phase::$phase);
+              })+
+        })+
+    };
+}
+
+matrix! {
+    ConnectionCut, connection_cut:
+        Starting as starting, Running as running, Finishing as finishing, Release as release, Analysis as analysis;
+    WorkerKilled, worker_killed:
+        Planning as planning, ModelCall as model_call, Starting as starting, Running as running,
+        Finishing as finishing, Release as release, Analysis as analysis;
+}
 
 #[test]
-fn nothing_happens() {
-    let mut site = Site::new(&Wishes { backend: "native", ..Wishes::default() });
-    let model = Model::start(None);
-    let since = std::time::Instant::now();
-    let ran = model.research(&site, "native").finish(&site.home, campaign::LONGEST);
-    eprintln!("{:?}", since.elapsed());
-    let found = campaign::check(&site, &model, &ran, Price::default());
-    eprintln!("{found:#?}");
-    site.assert_nothing_left();
+fn every_fault_and_every_phase_is_in_the_matrix() {
+    let cells: BTreeSet<_> = CELLS.iter().collect();
+    assert_eq!(cells.len(), CELLS.len(), "a cell stands there twice");
+    assert!(cells.len() >= 40, "only {} cells", cells.len());
+    let phases: BTreeSet<_> = CELLS.iter().map(|(_, phase)| phase).collect();
+    let faults: BTreeSet<_> = CELLS.iter().map(|(fault, _)| fault).collect();
+    assert_eq!((phases.len(), faults.len()), (instant::PHASES, strike::FAULTS), "{phases:?} {faults:?}");
 }
