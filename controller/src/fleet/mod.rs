@@ -12,11 +12,15 @@ use kit::{digest::Digest, task::CancellationToken};
 use proto::v1;
 use tokio::sync::mpsc;
 
+/// Where a worker is, as people write it.
+pub mod address;
 /// Artifacts onto this machine's disk.
 mod artifacts;
 /// Bytes to a worker.
 mod blobs;
-/// Opening a channel.
+/// The ways to a worker.
+pub mod dial;
+/// What opens a channel.
 mod dialer;
 /// What goes wrong.
 mod error;
@@ -47,7 +51,8 @@ mod start;
 /// A run's way to its worker.
 mod way;
 
-pub use dialer::{Client, Dialer, channel_over, connect_unix};
+pub use dial::connect_unix;
+pub use dialer::{Client, Dialer};
 pub use error::FleetError;
 pub(crate) use error::is_transient;
 pub use link::{Link, LinkState};
