@@ -25,11 +25,33 @@ macro_rules! matrix {
 }
 
 matrix! {
-    ConnectionCut, connection_cut:
-        Starting as starting, Running as running, Finishing as finishing, Release as release, Analysis as analysis;
+    ControllerKilled, controller_killed:
+        Planning as planning, ModelCall as model_call, Upload as upload, Starting as starting, Running as running,
+        Finishing as finishing, Artifact as artifact, Release as release, Analysis as analysis, Report as report;
     WorkerKilled, worker_killed:
-        Planning as planning, ModelCall as model_call, Starting as starting, Running as running,
-        Finishing as finishing, Release as release, Analysis as analysis;
+        Planning as planning, ModelCall as model_call, Upload as upload, Starting as starting, Running as running,
+        Finishing as finishing, Artifact as artifact, Release as release, Analysis as analysis;
+    BothKilled, both_killed:
+        ModelCall as model_call, Starting as starting, Running as running, Finishing as finishing,
+        Artifact as artifact, Release as release;
+    ConnectionCut, connection_cut:
+        Upload as upload, Starting as starting, Running as running, Finishing as finishing, Artifact as artifact,
+        Release as release;
+    BlackHole, black_hole:
+        Upload as upload, Running as running, Artifact as artifact, Release as release;
+    Asleep, asleep:
+        ModelCall as model_call, Running as running, Artifact as artifact;
+    MachineWiped, machine_wiped:
+        ModelCall as model_call, Upload as upload, Starting as starting, Running as running, Finishing as finishing,
+        Artifact as artifact;
+    LaptopClock, laptop_clock:
+        ModelCall as model_call, Running as running, Report as report;
+    MachineClock, machine_clock:
+        Starting as starting, Running as running, Release as release;
+    LaptopDiskFull, laptop_disk_full:
+        ModelCall as model_call, Running as running, Artifact as artifact, Report as report;
+    MachineDiskFull, machine_disk_full:
+        Upload as upload, Starting as starting, Running as running, Finishing as finishing;
 }
 
 #[test]
