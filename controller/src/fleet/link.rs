@@ -2,34 +2,22 @@
 //! local worker can be started and a far one be reached by other means; a link only knows when to ask for it.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use hyper_util::rt::TokioIo;
 use proto::v1::{self, worker_service_client::WorkerServiceClient};
-use tokio::{
-    net::UnixStream,
-    sync::{Semaphore, mpsc},
-};
-use tonic::transport::{Channel, Endpoint};
+use tokio::sync::{Semaphore, mpsc};
+use tonic::transport::Channel;
 
 use super::{FleetError, ImageChoice, ImageProgress, PreparedImage, WorkerView};
 
 /// A client over one channel.
 pub type Client = WorkerServiceClient<Channel>;
 
-/// Both sides ping so often, and wait so long for the answer (WORKER §1).
-const PING: Duration = Duration::from_secs(10);
 /// A stream without a message for so long is broken: the other side beats every 5 s.
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
-/// Small, so that a watcher that does not read cannot hold up a cancel.
-const STREAM_WINDOW: u32 = 128 << 10;
-const CONNECTION_WINDOW: u32 = 8 << 20;
-/// A connection is tried for so long before it counts as failed.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Opens a channel to one worker.
 #[async_trait]
@@ -42,38 +30,6 @@ pub trait Dialer: Send + Sync {
 
     /// Its name or address, for messages.
     fn name(&self) -> String;
-}
-
-/// Connects to a worker's Unix socket.
-///
-/// # Errors
-/// [`FleetError::Unreachable`] where nobody listens.
-pub async fn connect_unix(path: PathBuf) -> Result<Channel, FleetError> {
-    let shown = path.display().to_string();
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    // The authority is never resolved: the connector goes to the socket.
-    let endpoint = Endpoint::from_static("http://localhost")
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| FleetError::Unreachable { worker: shown, detail: root_cause(&error) })
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// A worker and the way to it.

@@ -13,8 +13,12 @@ use kit::{digest::Digest, task::CancellationToken};
 use proto::v1;
 use tokio::sync::mpsc;
 
+/// Where a worker is, as people write it.
+pub mod address;
 /// Bytes to a worker.
 mod blobs;
+/// The ways to a worker.
+pub mod dial;
 /// A connection that is opened anew when it breaks.
 mod link;
 /// How the rules of a worker's sandboxes stand on its host.
@@ -22,7 +26,8 @@ pub mod rules;
 /// One run, from a free slot to its release.
 mod run;
 
-pub use link::{Dialer, Link, connect_unix};
+pub use dial::connect_unix;
+pub use link::{Dialer, Link};
 
 /// What a planner and a scheduler see of a worker.
 #[derive(Debug, Clone)]
