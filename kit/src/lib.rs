@@ -1,6 +1,8 @@
 //! What both programs need and the domain does not know. Nothing here knows of runs, campaigns, models or the
 //! protocol; whatever does belongs in `worker` or `controller`.
 
+/// Time that counts only while this program is awake, and word when it slept.
+pub mod awake;
 /// Time comes in from outside: wall, monotonic, and the clock that goes on while the machine sleeps.
 pub mod clock;
 /// SHA-256 digests as a type, with a hasher for files and streams.
@@ -13,6 +15,8 @@ pub mod folder;
 pub mod halt;
 /// Ids as types, and the one place that makes them.
 pub mod id;
+/// Keys, certificates and who was let in, for connections between machines.
+pub mod identity;
 /// Names and labels as the protocol allows them.
 pub mod name;
 /// What may be asked of a package index: names and versions, and no places.
