@@ -1,0 +1,71 @@
+//! The registry of workers.
+
+use super::*;
+
+fn new(name: &str, worker_id: Option<&str>, invitation: Option<&str>) -> NewFleetWorker {
+    NewFleetWorker {
+        name: name.to_owned(),
+        kind: "ssh",
+        address: format!("ssh://{name}"),
+        worker_id: worker_id.map(str::to_owned),
+        fingerprint: None,
+        invitation: invitation.map(str::to_owned),
+    }
+}
+
+#[tokio::test]
+async fn a_name_and_a_worker_are_registered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    journal.add_fleet_worker(new("gpu", Some("w1"), None)).await.unwrap();
+    let taken = journal.add_fleet_worker(new("gpu", None, None)).await.unwrap_err().to_string();
+    assert!(taken.contains("the name is taken"), "{taken}");
+    let same = journal.add_fleet_worker(new("other", Some("w1"), None)).await.unwrap_err().to_string();
+    assert!(same.contains("registered as `gpu`"), "{same}");
+    journal.add_fleet_worker(new("other", Some("w2"), None)).await.unwrap();
+    let names: Vec<_> = journal.fleet_workers().await.unwrap().into_iter().map(|w| w.name).collect();
+    assert_eq!(names, ["other", "gpu"]);
+    assert_eq!(journal.remove_fleet_worker("gpu").await.unwrap().worker_id.as_deref(), Some("w1"));
+    assert!(matches!(journal.fleet_worker("gpu").await, Err(JournalError::NotFound { .. })));
+    journal.add_fleet_worker(new("third", Some("w1"), None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_became_another_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    journal.add_fleet_worker(new("gpu", Some("w1"), None)).await.unwrap();
+    assert_eq!(journal.fleet_worker_seen("gpu", "w1").await.unwrap(), None);
+    assert_eq!(journal.fleet_worker_seen("gpu", "w2").await.unwrap().as_deref(), Some("w1"));
+    assert_eq!(journal.fleet_worker_seen("gpu", "w2").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_invitation_is_used_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    journal.add_fleet_worker(new("gpu", None, Some("secret"))).await.unwrap();
+    let early = journal.set_fleet_worker_state("gpu", FleetState::Drained, None).await.unwrap_err();
+    assert!(early.to_string().contains("not arrived"), "{early}");
+    journal.fleet_worker_arrived("gpu", "SHA256:one").await.unwrap();
+    let row = journal.fleet_worker("gpu").await.unwrap();
+    assert_eq!((row.state, row.invitation), (FleetState::Active, None));
+    let again = journal.fleet_worker_arrived("gpu", "SHA256:two").await.unwrap_err().to_string();
+    assert!(again.contains("used already"), "{again}");
+}
+
+#[tokio::test]
+async fn a_revoked_worker_stays_revoked_and_a_drained_one_is_the_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    journal.add_fleet_worker(new("gpu", Some("w1"), None)).await.unwrap();
+    let set = |state, reason| journal.set_fleet_worker_state("gpu", state, reason);
+    assert_eq!(set(FleetState::SetAside, Some("3 runs lost")).await.unwrap(), FleetState::Active);
+    assert_eq!(journal.fleet_worker("gpu").await.unwrap().reason.as_deref(), Some("3 runs lost"));
+    assert_eq!(set(FleetState::Drained, None).await.unwrap(), FleetState::SetAside);
+    assert_eq!(set(FleetState::SetAside, Some("x")).await.unwrap(), FleetState::Drained);
+    assert_eq!(journal.fleet_worker("gpu").await.unwrap().state, FleetState::Drained);
+    set(FleetState::Revoked, Some("stolen")).await.unwrap();
+    let error = set(FleetState::Active, None).await.unwrap_err().to_string();
+    assert!(error.contains("revoked"), "{error}");
+}
