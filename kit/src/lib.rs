@@ -13,6 +13,8 @@ pub mod folder;
 pub mod halt;
 /// Ids as types, and the one place that makes them.
 pub mod id;
+/// Keys, certificates and who was let in, for connections between machines.
+pub mod identity;
 /// Names and labels as the protocol allows them.
 pub mod name;
 /// What may be asked of a package index: names and versions, and no places.
