@@ -14,8 +14,6 @@ use super::{
 const REGISTERED_MAX: i64 = 1_000;
 /// Of an address: a path of 1,024 bytes with host and user.
 const ADDRESS_MAX: usize = 2 << 10;
-/// Of an invitation's record.
-const INVITATION_MAX: usize = 4 << 10;
 
 words! {
     /// Whether a registered worker may be given runs.
@@ -40,7 +38,7 @@ pub struct FleetWorkerRow {
     pub name: String,
     /// "unix", "ssh", "tls", "dialled".
     pub kind: String,
-    /// As `fleet::address` reads it; for one that dials, the address that this controller listens on.
+    /// As `fleet::address` reads it; for one that dials in, where this controller listens for it.
     pub address: String,
     /// As it was last seen; a wiped disk is another worker.
     pub worker_id: Option<String>,
@@ -50,9 +48,6 @@ pub struct FleetWorkerRow {
     pub state: FleetState,
     /// Why, where it may not.
     pub reason: Option<String>,
-    /// What an invited worker shows when it first arrives; empty afterwards.
-    #[serde(skip)]
-    pub invitation: Option<String>,
     /// ns since 1970.
     pub added_ns: i64,
     /// ns since 1970.
@@ -72,8 +67,8 @@ pub struct NewFleetWorker {
     pub worker_id: Option<String>,
     /// See [`FleetWorkerRow::fingerprint`].
     pub fingerprint: Option<String>,
-    /// See [`FleetWorkerRow::invitation`]: with one it is invited, without one active.
-    pub invitation: Option<String>,
+    /// [`FleetState::Active`] or [`FleetState::Invited`].
+    pub state: FleetState,
 }
 
 impl FleetWorkerRow {
@@ -86,7 +81,6 @@ impl FleetWorkerRow {
             fingerprint: row.get("fingerprint")?,
             state: row.get("state")?,
             reason: row.get("reason")?,
-            invitation: row.get("invitation")?,
             added_ns: row.get("added_ns")?,
             seen_ns: row.get("seen_ns")?,
         })
@@ -118,7 +112,6 @@ impl Journal {
         for (what, text) in [("a worker's id", &new.worker_id), ("a fingerprint", &new.fingerprint)] {
             bounded(what, text.as_deref().unwrap_or_default().as_bytes(), NAME_MAX)?;
         }
-        bounded("an invitation", new.invitation.as_deref().unwrap_or_default().as_bytes(), INVITATION_MAX)?;
         let now = self.now();
         self.write(move |c| {
             if row(c, &new.name).is_ok() {
@@ -138,11 +131,10 @@ impl Journal {
                 return Err(JournalError::state("worker", &new.name, problem));
             }
             let seen = new.worker_id.is_some().then_some(now);
-            let state = if new.invitation.is_some() { FleetState::Invited } else { FleetState::Active };
             c.prepare_cached(
                 "INSERT INTO fleet_workers
-                 (name, kind, address, worker_id, fingerprint, state, invitation, added_ns, seen_ns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (name, kind, address, worker_id, fingerprint, state, added_ns, seen_ns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute((
                 new.name,
@@ -150,8 +142,7 @@ impl Journal {
                 new.address,
                 new.worker_id,
                 new.fingerprint,
-                state,
-                new.invitation,
+                new.state,
                 now,
                 seen,
             ))?;
@@ -204,8 +195,8 @@ impl Journal {
         .await
     }
 
-    /// An invited worker has arrived and shown what it was given: from now on its key is trusted, and the invitation is used
-    /// up.
+    /// An invited worker has arrived and shown its secret: from now on its key is trusted. The same key may arrive so again,
+    /// because the answer can be lost.
     ///
     /// # Errors
     /// [`JournalError::State`] where it is not awaited (any more).
@@ -213,12 +204,17 @@ impl Journal {
         bounded("a fingerprint", fingerprint.as_bytes(), NAME_MAX)?;
         let (name, fingerprint, now) = (name.to_owned(), fingerprint.to_owned(), self.now());
         self.write(move |c| {
-            if row(c, &name)?.state != FleetState::Invited {
-                return Err(JournalError::state("worker", &name, "its invitation was used already"));
+            let found = row(c, &name)?;
+            match found.state {
+                FleetState::Invited => {}
+                FleetState::Active if found.fingerprint.as_ref() == Some(&fingerprint) => {}
+                state => {
+                    let problem = format!("it is not awaited: it is {state}");
+                    return Err(JournalError::state("worker", &name, problem));
+                }
             }
             c.prepare_cached(
-                "UPDATE fleet_workers SET fingerprint = ?2, invitation = NULL, state = ?3, seen_ns = ?4
-                 WHERE name = ?1",
+                "UPDATE fleet_workers SET fingerprint = ?2, state = ?3, seen_ns = ?4 WHERE name = ?1",
             )?
             .execute((name, fingerprint, FleetState::Active, now))?;
             Ok(())
@@ -251,11 +247,8 @@ impl Journal {
                 (FleetState::Drained, FleetState::SetAside) => return Ok(before),
                 _ => {}
             }
-            c.prepare_cached(
-                "UPDATE fleet_workers SET state = ?2, reason = ?3,
-                 invitation = CASE WHEN ?2 = 'revoked' THEN NULL ELSE invitation END WHERE name = ?1",
-            )?
-            .execute((&name, state, reason))?;
+            c.prepare_cached("UPDATE fleet_workers SET state = ?2, reason = ?3 WHERE name = ?1")?
+                .execute((&name, state, reason))?;
             Ok(before)
         })
         .await

@@ -257,7 +257,6 @@ CREATE TABLE fleet_workers (
     fingerprint TEXT,
     state TEXT NOT NULL,
     reason TEXT,
-    invitation TEXT,
     added_ns INTEGER NOT NULL,
     seen_ns INTEGER
 ) STRICT, WITHOUT ROWID;
