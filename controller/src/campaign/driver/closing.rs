@@ -29,6 +29,7 @@ impl Driver {
         let Some(open) = self.record.open() else { return Ok(nothing_open()) };
         let analysis = analyst::analyse(open, &self.ledger, look)?;
         let body = json!({"experiment": open.id, "analysis": analysis});
+        kit::halt::at("controller.analysis");
         self.deps.journal.append_step(self.id, "look", &body).await?;
         let conclusive = analysis.conclusive;
         if let Some(open) = self.record.open_mut() {

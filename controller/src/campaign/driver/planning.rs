@@ -74,6 +74,7 @@ impl Driver {
 
     /// Asks for a plan and checks it; faults are kept for the next try.
     pub(super) async fn plan(&mut self) -> Result<Event, CampaignError> {
+        kit::halt::at("controller.planning");
         let context = self.context().await?;
         let researcher = std::sync::Arc::clone(&self.deps.researcher);
         let stop = CancellationToken::new();
@@ -128,6 +129,7 @@ impl Driver {
 
     /// Plan, digest, seeds and ledger go into the journal before any run.
     pub(super) async fn register(&mut self) -> Result<Event, CampaignError> {
+        kit::halt::at("controller.register");
         let Some(sound) = self.draft.take() else {
             self.record.stop_reason = "no plan was there to register".into();
             return Ok(Event::Stop { by: StoppedBy::NoSoundPlan });

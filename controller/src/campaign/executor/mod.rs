@@ -188,6 +188,7 @@ impl Executor {
             let Some(id) = self.reserve(batch, &job, predecessor, shared).await? else {
                 return Ok(if runs.is_empty() { JobEnd::OutOfDevices } else { JobEnd::Ended(runs) });
             };
+            kit::halt::at("controller.planned_run");
             self.tell_runs(shared);
             let ended = self.one(batch, &job, id, &shared.stop).await;
             shared.in_flight.fetch_sub(1, Ordering::SeqCst);
