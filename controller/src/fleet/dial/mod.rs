@@ -51,7 +51,7 @@ fn endpoint() -> Endpoint {
 /// HTTP/2 over a stream that is open.
 ///
 /// # Errors
-/// Where the other side hangs up at once.
+/// Where the other side does not speak it.
 pub async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
