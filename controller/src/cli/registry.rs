@@ -10,9 +10,7 @@ use std::{
 use async_trait::async_trait;
 use kit::{
     clock::Clock,
-    identity::{
-        Certificate, Fingerprint, Identity, IdentityOptions, Invitations, LIFETIME, preface::Hello,
-    },
+    identity::{Certificate, Fingerprint, Identity, IdentityOptions, Invitations, LIFETIME, preface::Hello},
 };
 
 use super::error::{CliError, chain};
@@ -89,8 +87,7 @@ impl Registry {
         let identity = identity(&self.data_dir, &self.clock).map_err(|e| e.to_string())?;
         let invitations = Invitations::open(&keys_folder(&self.data_dir), Arc::clone(&self.clock))
             .map_err(|e| chain(&e))?;
-        let guest_list =
-            GuestList { journal: self.journal.clone(), invitations: Arc::new(invitations) };
+        let guest_list = GuestList { journal: self.journal.clone(), invitations: Arc::new(invitations) };
         let ours = self.journal.controller_id().to_string();
         Arrivals::listen(at, identity, Arc::new(guest_list), ours).await.map_err(|error| {
             let hint = match error.kind() {
@@ -117,7 +114,10 @@ impl Registry {
             Address::Dialled(_) => match &self.arrivals {
                 Ok(arrivals) => Box::new(arrivals.dialer(&row.name)),
                 Err(problem) => {
-                    return Err(CliError::Failed(format!("worker {} cannot be reached: {problem}", row.name)));
+                    return Err(CliError::Failed(format!(
+                        "worker {} cannot be reached: {problem}",
+                        row.name
+                    )));
                 }
             },
         })
@@ -152,7 +152,10 @@ impl Door for GuestList {
             };
         }
         let Some(secret) = hello.secret.clone() else {
-            return Err("this key is not known here: use a new invitation (`autoresearch worker invite NAME`)".to_owned());
+            return Err(
+                "this key is not known here: use a new invitation (`autoresearch worker invite NAME`)"
+                    .to_owned(),
+            );
         };
         let awaited = rows.iter().find(|row| row.name == hello.name);
         match awaited.map(|row| row.state) {

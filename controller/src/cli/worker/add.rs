@@ -3,9 +3,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use kit::identity::JoinString;
-use proto::v1;
 
-use super::{Desk, check, described, registry_failed};
+use super::{Desk, check, described, registry_failed, trust};
 use crate::{
     cli::{
         error::{CliError, chain},
@@ -22,8 +21,6 @@ use crate::{
 
 /// Reaching it takes no longer: ssh may have to start the worker over there.
 const REACH: Duration = Duration::from_secs(40);
-/// The one call that joins.
-const JOIN: Duration = Duration::from_secs(15);
 
 /// Register a worker on another machine, or on this one.
 ///
@@ -47,7 +44,10 @@ pub(super) async fn run(args: Args, desk: &Desk, printer: Printer) -> Result<Exi
     match desk.journal.fleet_worker(name).await {
         Ok(row) => {
             let problem = format!("the name is taken by {} ({})", row.address, row.state);
-            return Err(CliError::field(name, format!("{problem}: choose another, or `worker remove` that one")));
+            return Err(CliError::field(
+                name,
+                format!("{problem}: choose another, or `worker remove` that one"),
+            ));
         }
         Err(JournalError::NotFound { .. }) => {}
         Err(error) => return Err(registry_failed(error)),
@@ -80,29 +80,15 @@ async fn there(name: &str, address: Address, desk: &Desk) -> Result<Reached, Cli
 async fn join_it(name: &str, join: &JoinString, desk: &Desk) -> Result<Reached, CliError> {
     let identity = registry::identity(&desk.data_dir, &desk.clock)?;
     let tls = Tls::new(name, join.address.clone(), join.fingerprint, identity);
-    let mut client = dial::open(&tls, REACH).await.map_err(failed)?;
-    let request = v1::JoinRequest {
-        controller_id: desk.journal.controller_id().to_string(),
-        name: our_name(),
-        secret: join.secret.bytes().to_vec().into(),
-    };
-    let joined = tokio::time::timeout(JOIN, client.join(request)).await;
-    let silent = |_| {
-        let detail = format!("{}: connected, and no answer to Join in {} s", join.address, JOIN.as_secs());
-        failed(FleetError::Unreachable { worker: name.to_owned(), detail })
-    };
-    joined.map_err(silent)?.map_err(|status| refused(name, &status))?;
+    let client = dial::open(&tls, REACH).await.map_err(failed)?;
+    let ours = desk.journal.controller_id().to_string();
+    trust::join(name, client, &ours, &join.secret).await?;
     let met = dial::meet(&tls, REACH, desk.clock.as_ref()).await.map_err(failed)?;
     let address = Address::Tls(join.address.clone());
     Ok(Reached { met, address, fingerprint: Some(join.fingerprint.to_string()) })
 }
 
-async fn finish(
-    name: &str,
-    mut reached: Reached,
-    desk: &Desk,
-    printer: Printer,
-) -> Result<ExitCode, CliError> {
+async fn finish(name: &str, reached: Reached, desk: &Desk, printer: Printer) -> Result<ExitCode, CliError> {
     let kind = reached.address.kind();
     let new = NewFleetWorker {
         name: name.to_owned(),
@@ -113,9 +99,7 @@ async fn finish(
         state: FleetState::Active,
     };
     let stored = match check::check(&reached.met, kind) {
-        Ok(checked) => {
-            desk.journal.add_fleet_worker(new).await.map(|()| checked).map_err(registry_failed)
-        }
+        Ok(checked) => desk.journal.add_fleet_worker(new).await.map(|()| checked).map_err(registry_failed),
         Err(problem) => Err(CliError::Failed(format!("worker {name}: {problem}"))),
     };
     let checked = match stored {
@@ -123,7 +107,7 @@ async fn finish(
         Err(error) => {
             // What is not registered here shall not trust us there. It goes by itself with the certificate where this fails.
             if reached.fingerprint.is_some() {
-                reached.met.client.leave(v1::LeaveRequest {}).await.ok();
+                trust::leave(reached.met.client).await;
             }
             return Err(error);
         }
@@ -146,23 +130,6 @@ async fn finish(
     let text = format!("{name} is added: {}; {} slots", described::devices(info), free + busy);
     printer.result(&json, &text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// How the worker's owner reads of us in its list.
-fn our_name() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let host: String = host
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' { c } else { '-' })
-        .take(63)
-        .collect();
-    if kit::name::check_name(&host).is_ok() { host } else { "controller".to_owned() }
-}
-
-/// The worker's own words about a secret: used, ended, unknown.
-fn refused(name: &str, status: &tonic::Status) -> CliError {
-    CliError::Failed(format!("worker {name} refuses the join string: {}", kit::text::one_line(status.message(), 400)))
 }
 
 fn failed(error: FleetError) -> CliError {

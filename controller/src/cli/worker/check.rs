@@ -51,7 +51,8 @@ fn clocks(met: &Met) -> Option<String> {
     if ahead.abs() <= CLOCKS_MAX_NS {
         return None;
     }
-    let shown = |ns: i64| Timestamp::from_second(ns / 1_000_000_000).map(|t| t.to_string()).unwrap_or_default();
+    let shown =
+        |ns: i64| Timestamp::from_second(ns / 1_000_000_000).map(|t| t.to_string()).unwrap_or_default();
     let direction = if ahead > 0 { "ahead" } else { "behind" };
     Some(format!(
         "the clocks are apart: its clock says {}, the one here {} ({} s {direction}; 300 s at most): set the one that is wrong",

@@ -44,13 +44,13 @@ pub(super) async fn run(args: Args, desk: &Desk, printer: Printer) -> Result<Exi
         let call = client.drain(v1::DrainRequest { cancel_running: false });
         let answer = tokio::time::timeout(ANSWER, call).await;
         let answer = answer.map_err(|_| CliError::Failed(format!("worker {name}: no answer to Drain")))?;
-        let answer = answer.map_err(|s| CliError::Failed(format!("worker {name}: Drain: {}", s.message())))?;
+        let answer =
+            answer.map_err(|s| CliError::Failed(format!("worker {name}: Drain: {}", s.message())))?;
         Some(answer.into_inner().running)
     } else {
         None
     };
-    let (state, reason) =
-        if args.undo { (FleetState::Active, None) } else { (FleetState::Drained, None) };
+    let (state, reason) = if args.undo { (FleetState::Active, None) } else { (FleetState::Drained, None) };
     let before = desk.journal.set_fleet_worker_state(name, state, reason).await.map_err(registry_failed)?;
     let json = serde_json::json!({ "name": name, "state": state, "was": before, "running": running });
     let text = match (state, running) {

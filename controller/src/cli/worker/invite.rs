@@ -18,7 +18,10 @@ use crate::{
         out::{Format, Printer},
         registry,
     },
-    fleet::{address::{Address, AddressKind}, dial},
+    fleet::{
+        address::{Address, AddressKind},
+        dial,
+    },
     journal::{FleetState, NewFleetWorker},
 };
 
@@ -58,7 +61,10 @@ pub(super) async fn run(args: Args, desk: &Desk, printer: Printer) -> Result<Exi
         return Err(CliError::field("--advertise", format!("at most {ADVERTISED_MAX} addresses")));
     }
     if addresses.is_empty() {
-        return Err(CliError::field("--advertise", "this machine has no address that others reach: name one, HOST:PORT"));
+        return Err(CliError::field(
+            "--advertise",
+            "this machine has no address that others reach: name one, HOST:PORT",
+        ));
     }
     let identity = registry::identity(&desk.data_dir, &desk.clock)?;
     let keys = registry::keys_folder(&desk.data_dir);

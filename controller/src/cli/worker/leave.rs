@@ -3,9 +3,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use kit::identity::Invitations;
-use proto::v1;
 
-use super::{Desk, registry_failed};
+use super::{Desk, registry_failed, trust};
 use crate::{
     cli::{
         error::{CliError, chain},
@@ -60,7 +59,9 @@ pub(super) async fn remove(args: Remove, desk: &Desk, printer: Printer) -> Resul
     if !args.force {
         let there = runs_there(desk, &row).await.map_err(registry_failed)?;
         if there > 0 {
-            let problem = format!("{there} runs of yours are on it and not yet fetched: let the campaign end, or give --force");
+            let problem = format!(
+                "{there} runs of yours are on it and not yet fetched: let the campaign end, or give --force"
+            );
             return Err(CliError::Failed(format!("worker {name}: {problem}")));
         }
     }
@@ -94,21 +95,21 @@ async fn tell(desk: &Desk, row: &FleetWorkerRow) -> Option<bool> {
         return None;
     }
     let dialer = desk.registry().dialer(row).ok()?;
-    let mut client = match dial::open(dialer.as_ref(), REACH).await {
+    let client = match dial::open(dialer.as_ref(), REACH).await {
         Ok(client) => client,
         Err(error) => {
             tracing::info!(error = %chain(&error), "the worker was not told");
             return Some(false);
         }
     };
-    Some(matches!(tokio::time::timeout(REACH, client.leave(v1::LeaveRequest {})).await, Ok(Ok(_))))
+    Some(trust::leave(client).await)
 }
 
 fn words(row: &FleetWorkerRow, told: Option<bool>) -> String {
     match told {
         Some(true) => ", and it has forgotten this controller's key".to_owned(),
         Some(false) => format!(
-            "; it could not be told: run `autoresearch-worker revoke` on that machine ({})",
+            "; it could not be told: run `autoresearch-worker controllers revoke` on that machine ({})",
             row.address
         ),
         None => String::new(),

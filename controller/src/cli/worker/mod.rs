@@ -17,7 +17,7 @@ use crate::journal::{Journal, JournalError};
 
 mod add;
 /// What is wrong with a worker that has answered.
-mod check;
+pub(super) mod check;
 /// What a worker says of itself, as text and as JSON.
 pub(super) mod described;
 mod drain;
@@ -25,6 +25,8 @@ mod invite;
 mod leave;
 mod list;
 mod show;
+/// The two calls by which a worker comes to trust our key, and forgets it.
+mod trust;
 
 /// Register workers on this and on other machines, and look after them.
 ///

@@ -80,7 +80,12 @@ fn text(
     if let Seen::Met(met, before) = seen {
         fact("worker id", &met.info.worker_id)?;
         if let Some(before) = before {
-            fact("was", &format!("{before}: its disk was wiped, or another machine has its address; runs that it had are lost"))?;
+            fact(
+                "was",
+                &format!(
+                    "{before}: its disk was wiped, or another machine has its address; runs that it had are lost"
+                ),
+            )?;
         }
         let (free, busy) = described::slots(&met.info);
         fact("slots", &format!("{free} free, {busy} busy"))?;

@@ -34,7 +34,7 @@ use crate::fleet::{Dialer, FleetError};
 /// Connections of whom nothing is known yet; each has at most 20 s (handshake and first line).
 const STRANGERS_MAX: usize = 64;
 /// A worker that has not arrived after so long is told of; the next attempt waits again.
-const ARRIVAL: Duration = Duration::from_secs(60);
+const ARRIVAL: Duration = Duration::from_secs(50);
 /// After an error of accept, as when there are no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
