@@ -85,8 +85,7 @@ impl Registry {
 
     async fn open_port(&self, at: SocketAddr) -> Result<Arc<Arrivals>, String> {
         let identity = identity(&self.data_dir, &self.clock).map_err(|e| e.to_string())?;
-        let invitations = Invitations::open(&keys_folder(&self.data_dir), Arc::clone(&self.clock))
-            .map_err(|e| chain(&e))?;
+        let invitations = Invitations::new(&keys_folder(&self.data_dir), Arc::clone(&self.clock));
         let guest_list = GuestList { journal: self.journal.clone(), invitations: Arc::new(invitations) };
         let ours = self.journal.controller_id().to_string();
         Arrivals::listen(at, identity, Arc::new(guest_list), ours).await.map_err(|error| {

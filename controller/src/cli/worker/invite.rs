@@ -69,7 +69,7 @@ pub(super) async fn run(args: Args, desk: &Desk, printer: Printer) -> Result<Exi
     let identity = registry::identity(&desk.data_dir, &desk.clock)?;
     let keys = registry::keys_folder(&desk.data_dir);
     let failed = |e: kit::identity::StoreError| CliError::Failed(chain(&e));
-    let invitations = Invitations::open(&keys, desk.clock.clone()).map_err(failed)?;
+    let invitations = Invitations::new(&keys, desk.clock.clone());
     let new = NewFleetWorker {
         name: name.clone(),
         kind: AddressKind::Dialled.word(),

@@ -85,7 +85,7 @@ fn withdraw(desk: &Desk, row: &FleetWorkerRow) -> Result<(), CliError> {
         return Ok(());
     }
     let keys = registry::keys_folder(&desk.data_dir);
-    let withdrawn = Invitations::open(&keys, desk.clock.clone()).and_then(|all| all.withdraw(&row.name));
+    let withdrawn = Invitations::new(&keys, desk.clock.clone()).withdraw(&row.name);
     withdrawn.map(|_| ()).map_err(|e| CliError::Failed(chain(&e)))
 }
 
