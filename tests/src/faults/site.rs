@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Child,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kit::folder::Lock;
@@ -60,23 +60,25 @@ pub struct Site {
     /// The laptop.
     pub home: Home,
     machine: tempfile::TempDir,
-    _aside: tempfile::TempDir,
+    aside: tempfile::TempDir,
 }
 
 /// A command that runs; killed where a test fails before its end.
 #[derive(Debug)]
 pub struct Command {
-    child: Option<Child>,
+    child: Child,
+    /// What it prints and says.
+    said: tempfile::TempDir,
 }
 
 impl Command {
     /// Its process id.
     ///
     /// # Panics
-    /// Where it was waited for.
+    /// Where it is none.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        i32::try_from(self.child.as_ref().expect("it runs").id()).expect("a pid")
+        i32::try_from(self.child.id()).expect("a pid")
     }
 
     /// Whether it still runs, else how it ended.
@@ -84,19 +86,24 @@ impl Command {
     /// # Errors
     /// Its end in words.
     pub fn is_running(&mut self) -> Result<(), String> {
-        match self.child.as_mut().map(Child::try_wait) {
-            Some(Ok(None)) => Ok(()),
-            other => Err(format!("the command has ended: {other:?}")),
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            other => Err(format!("the command has ended ({other:?}): {}", self.text("stderr"))),
         }
+    }
+
+    fn text(&self, name: &str) -> String {
+        let bytes = fs::read(self.said.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// SIGKILL, seen to have been its end.
     ///
     /// # Panics
     /// Where it had ended by itself.
-    pub fn kill(mut self, home: &Home) -> Ran {
+    pub fn kill(self) -> Ran {
         process::signal(self.pid(), Signal::SIGKILL);
-        let ran = home.finish(self.child.take().expect("it runs"), GONE);
+        let ran = self.finish(GONE);
         assert_eq!(ran.code, -1, "it was killed and did not end by itself: {ran:?}");
         ran
     }
@@ -104,31 +111,33 @@ impl Command {
     /// Waits for its end.
     ///
     /// # Panics
-    /// Where it takes longer.
+    /// Where it takes longer, with what it said so far.
     #[must_use]
-    pub fn finish(mut self, home: &Home, longest: Duration) -> Ran {
-        let pid = self.pid();
-        let child = self.child.take().expect("it runs");
-        let since = std::time::Instant::now();
-        // Else what it said so far would be lost with the panic.
-        while since.elapsed() < longest && !matches!(process::state(pid), None | Some('Z')) {
-            std::thread::sleep(Duration::from_millis(50));
+    pub fn finish(mut self, longest: Duration) -> Ran {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it was started here") {
+                let code = status.code().unwrap_or(-1);
+                return Ran { code, stdout: self.text("stdout"), stderr: self.text("stderr") };
+            }
+            if since.elapsed() > longest {
+                panic!("the command did not end within {longest:?}: {}", self.text("stderr"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        if !matches!(process::state(pid), None | Some('Z')) {
-            kill(nix::unistd::Pid::from_raw(pid), Signal::SIGABRT).ok();
-            let ran = home.finish(child, GONE);
-            panic!("the command did not end within {longest:?}: {ran:?}");
-        }
-        home.finish(child, GONE)
+    }
+
+    /// What it said so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.text("stderr")
     }
 }
 
 impl Drop for Command {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.kill().ok();
-            child.wait().ok();
-        }
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -177,7 +186,7 @@ impl Site {
             _lock: lock,
             home,
             machine,
-            _aside: aside,
+            aside,
         };
         site.until_the_worker_listens();
         site
@@ -212,10 +221,13 @@ impl Site {
     pub fn start(&self, arguments: &[&str]) -> Command {
         let points: Vec<&str> = self.controller_points.iter().map(String::as_str).collect();
         let mut command = self.home.command(arguments);
+        command.env("AUTORESEARCH_LOG", "controller=debug");
         command.envs(self.laptop_clock.environment()).envs([self.halts.variable(&points)]);
-        command.stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        Command { child: Some(command.spawn().expect("the binary starts")) }
+        // Files and no pipes: nobody reads while it runs, and whoever writes into a full pipe stands still.
+        let said = tempfile::Builder::new().prefix("command-").tempdir_in(self.aside.path()).expect("a folder");
+        let file = |name: &str| fs::File::create(said.path().join(name)).expect("a file");
+        command.stdin(std::process::Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        Command { child: command.spawn().expect("the binary starts"), said }
     }
 
     /// The machine is gone with everything on it, and comes back with an empty disk: another worker.

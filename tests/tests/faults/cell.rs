@@ -31,7 +31,7 @@ fn unharmed() -> &'static Findings {
     FOUND.get_or_init(|| {
         let mut site = Site::new(&Wishes { backend: "native", worker_environment: SMALL, ..Wishes::default() });
         let model = Model::start(None);
-        let ran = model.research(&site, "native").finish(&site.home, LONGEST);
+        let ran = model.research(&site, "native").finish(LONGEST);
         let found = campaign::check(&site, &model, &ran, Price::default());
         site.assert_nothing_left();
         found
@@ -67,7 +67,7 @@ pub fn survives(fault: Fault, phase: Phase) {
         let id = Record::read(&site.home.data_dir()).expect("the campaign is in the journal").id;
         site.start(&["resume", &id])
     });
-    let ran = command.finish(&site.home, LONGEST);
+    let ran = command.finish(LONGEST);
     let proof = format!("{}{}", struck.proof, strike::proven_at_the_end(fault, &site));
     tell(&format!("{fault:?} in {phase:?} ({instant:?}): {proof}; the end came {:?} later", since.elapsed()));
 

@@ -90,13 +90,13 @@ pub struct Struck {
 pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command, met: &Met) -> Struck {
     let proof = match fault {
         Fault::ControllerKilled => {
-            let ran = command.kill(&site.home);
+            let ran = command.kill();
             met.go_on(model);
             return Struck { proof: format!("the controller ended by SIGKILL ({})", ran.code), command: None };
         }
         Fault::BothKilled => {
             site.worker.kill();
-            let ran = command.kill(&site.home);
+            let ran = command.kill();
             met.go_on(model);
             site.worker.restart(&site.home);
             site.until_the_worker_listens();
@@ -176,7 +176,7 @@ pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command
             }
             disk.free();
             if command.is_running().is_err() {
-                let ran = command.finish(&site.home, LONGEST);
+                let ran = command.finish(LONGEST);
                 return Struck { proof: no_room(&ran), command: None };
             }
             format!("the laptop's disk was full for {:?}", since.elapsed())
