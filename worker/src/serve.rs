@@ -18,6 +18,8 @@ mod idle;
 pub mod images;
 /// How connections come in, and whose they are.
 pub mod listen;
+/// An engine that was not there at the start.
+mod late;
 /// The real backends, images and slots.
 pub mod rooms;
 
