@@ -15,7 +15,8 @@ use e2e::{
     worker::{self, Client, WorkerProcess, client_of},
 };
 use proto::v1::{
-    CancelRunRequest, DivergenceRule, Event, Finished, GetWorkerRequest, Limits, OutcomeKind, RunSpec, event::Kind,
+    CancelRunRequest, DivergenceRule, Event, Finished, GetWorkerRequest, Limits, OutcomeKind, RunSpec,
+    event::Kind,
 };
 use tokio::sync::Mutex;
 use tonic::{Code, Status};

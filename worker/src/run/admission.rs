@@ -29,11 +29,7 @@ use super::{
     state::State,
     take_up::TakenUp,
 };
-use crate::{
-    datasets::Lent,
-    packages::HeldLayer,
-    sandbox::SandboxId,
-};
+use crate::{datasets::Lent, packages::HeldLayer, sandbox::SandboxId};
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;

@@ -138,7 +138,11 @@ impl Place<'_> {
             Ok(backend) => build(backend),
             Err(error) => {
                 let late = Arc::new(LateDocker::new(options, error, Box::new(build)));
-                BackendParts { backend: Arc::clone(&late) as _, images: Arc::clone(&late) as _, packages: late }
+                BackendParts {
+                    backend: Arc::clone(&late) as _,
+                    images: Arc::clone(&late) as _,
+                    packages: late,
+                }
             }
         }
     }

@@ -6,7 +6,8 @@ use worker::run::{
     RunId,
     spool::{
         format::{
-            FRAME_HEADER_BYTES, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, Parsed, Seal, parse_frame, push_frame,
+            FRAME_HEADER_BYTES, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, Parsed, Seal, parse_frame,
+            push_frame,
         },
         read::{Place, Recovered, examine},
     },
@@ -93,7 +94,10 @@ fn every_event_comes_back_as_it_was() {
     for segment in pool() {
         let mut at = HEADER_BYTES;
         for event in &segment.events {
-            let Parsed::Frame(read, size) = parse_frame(&segment.bytes[at..], Seal::Run(segment.run_id)) else { panic!("{event:?}") };
+            let Parsed::Frame(read, size) = parse_frame(&segment.bytes[at..], Seal::Run(segment.run_id))
+            else {
+                panic!("{event:?}")
+            };
             assert_eq!(*read, *event);
             at += size;
         }
