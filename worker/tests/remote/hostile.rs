@@ -62,7 +62,8 @@ async fn other_protocols_garbage_and_silence_are_hung_up_on() {
     say(&machine, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
     say(&machine, b"SSH-2.0-OpenSSH_9.2\r\n").await;
     for n in 0..60_u8 {
-        let garbage: Vec<u8> = (0..2000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ n).collect();
+        let garbage: Vec<u8> =
+            (0..2000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ n).collect();
         say(&machine, &garbage).await;
     }
     // Inside of TLS too.
