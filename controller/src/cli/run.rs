@@ -170,6 +170,7 @@ fn question(argument: &str) -> Result<String, CliError> {
 
 fn settings(question: String, config: &Config) -> CampaignSettings {
     CampaignSettings {
+        llm_url: config.llm_url.clone(),
         data_set: config.dataset.clone(),
         image: config.image.clone(),
         seeds: config.seeds.map(|n| n.0),

@@ -58,6 +58,7 @@ pub fn write(report: &Report, folder: &Path) -> Result<Files, WriteError> {
     let files = files(folder);
     let page = html(report)?;
     kit::folder::replace(&files.json, &serde_json::to_vec_pretty(report)?)?;
+    kit::halt::at("controller.report");
     kit::folder::replace(&files.markdown, markdown(report).as_bytes())?;
     kit::folder::replace(&files.html, page.as_bytes())?;
     Ok(files)

@@ -249,6 +249,7 @@ impl Driver {
         if self.parts.cancel.is_cancelled() {
             return RunEvent::StopWanted(Reason::Cancelled);
         }
+        kit::halt::at("worker.accepted");
         if let Some(end) = self.provide_packages().await {
             return end;
         }
@@ -274,6 +275,7 @@ impl Driver {
         let Some(sandbox) = self.sandbox.clone() else {
             return self.lose(LostCause::Sandbox, "there is no sandbox".to_owned());
         };
+        kit::halt::at("worker.starting");
         let limits = &self.parts.record.limits;
         let assignment = Assignment {
             run_json: std::mem::take(&mut self.parts.run_json),
@@ -303,7 +305,10 @@ impl Driver {
         self.parts.published.send_modify(|p| p.gate = Some(gate));
         self.meter = Meter::new(gate);
         match tokio::time::timeout(ORDER_LIMIT, sandbox.order(Order::Start)).await {
-            Ok(Ok(())) => RunEvent::GateOpened,
+            Ok(Ok(())) => {
+                kit::halt::at("worker.running");
+                RunEvent::GateOpened
+            }
             Ok(Err(error)) => self.abandon(&error),
             Err(_) => self.no_answer(&sandbox, Order::Start),
         }
@@ -396,6 +401,7 @@ impl Driver {
     /// SIGTERM, then the grace.
     async fn terminate(&mut self) -> RunEvent {
         let Some(sandbox) = self.sandbox.clone() else { return RunEvent::GraceOver };
+        kit::halt::at("worker.ending");
         let deadline = Instant::now() + Duration::from_millis(self.parts.record.limits.grace_ms);
         let mut reports = sandbox.reports();
         let over = |seen: &Reports| seen.ended.is_some() || seen.gone.is_some();

@@ -151,6 +151,7 @@ fn usage_of(reading: &Reading, gpus: Vec<GpuUsage>) -> Usage {
 impl Driver {
     /// Takes out of the sandbox what is to stay.
     pub(super) async fn harvest(&mut self) {
+        kit::halt::at("worker.harvesting");
         let Some(sandbox) = self.sandbox.clone() else { return };
         if !self.quiet {
             // After an end that nobody expected something may still live, and a live writer makes every look a race.

@@ -278,6 +278,7 @@ impl Recorder {
     fn finish(&mut self, mut finished: Finished) -> Result<Finished, SpoolError> {
         finished.last_sequence = self.spool.last_sequence() + 1;
         self.append(Kind::Finished(finished.clone()))?;
+        kit::halt::at("worker.finishing");
         self.spool.sync()?;
         Ok(finished)
     }

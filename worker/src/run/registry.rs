@@ -325,6 +325,7 @@ impl Registry {
             .map(|outcome| outcome.kind().as_str_name().to_owned())
             .unwrap_or_default();
         self.bury(run.id, &run.controller_id, run.spec_digest.to_string(), outcome)?;
+        kit::halt::at("worker.release");
         lock(&self.runs).remove(&run.id);
         match std::fs::remove_dir_all(&run.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

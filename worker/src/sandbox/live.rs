@@ -59,11 +59,12 @@ pub(crate) struct Live {
     pub volume: Arc<Volume>,
     /// What PID 1 starts: an absolute path, then its arguments.
     pub program: Vec<String>,
-    /// PID 1, as the host counts.
+    /// PID 1, as the host counts; 0 where it is gone.
     pub pid: i32,
     /// A number may be another process's after the end; this never is. `None` where it cannot be had.
     pub process: Option<OwnedFd>,
-    pub cgroup: Cgroup,
+    /// `None` where it was gone before this process looked.
+    pub cgroup: Option<Cgroup>,
     pub reports: watch::Sender<Reports>,
     /// Stops whoever reads PID 1's reports; also when this is dropped.
     pub stop: CancellationToken,
@@ -149,6 +150,8 @@ impl Live {
         // By PID 1, where this worker cannot look itself.
         let reported = self.reports.borrow().shm_full;
         blocking(id, move || {
+            let gone = || SandboxError::Gone { id, detail: "its cgroup is gone".to_owned() };
+            let cgroup = cgroup.ok_or_else(gone)?;
             let counters = cgroup.counters().map_err(|e| SandboxError::Gone { id, detail: e.to_string() })?;
             let fill = volume.fill_now()?;
             if reported || verify::shm_is_full(pid) {
@@ -214,6 +217,7 @@ impl Sandbox for Live {
     async fn verify(&self) -> Result<(), SandboxError> {
         let (class, pid, cgroup) = (self.class.clone(), self.pid, self.cgroup.clone());
         let volume = Arc::clone(&self.volume);
+        let cgroup = cgroup.ok_or_else(|| self.error_gone(&self.reports.borrow()))?;
         blocking(self.class.id, move || verify::verify(&class, pid, &cgroup, &volume)).await
     }
 

@@ -13,6 +13,9 @@
 //!
 //! `remove` is allowed at any point, is idempotent, and leaves nothing: no process, container, cgroup, mount,
 //! loop device or file.
+//!
+//! A sandbox outlives the process that made it: `adopt` gives the next one what `prepare` gave the first, and it goes on
+//! from wherever in this order the sandbox is.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -74,7 +77,7 @@ pub struct Layer {
 }
 
 /// The part of a slot that a sandbox is told of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SlotGrant {
     /// From 0.
     pub index: u32,
@@ -138,6 +141,8 @@ pub struct Reports {
     pub terminating: bool,
     /// How the program's main process ended.
     pub ended: Option<ProgramEnd>,
+    /// PID 1's own limit came, because no order did: it has killed the program.
+    pub backstop: bool,
     /// /dev/shm was full when the program's main process ended.
     pub shm_full: bool,
     /// Everything but PID 1 is gone.
@@ -332,6 +337,15 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// None of them is the program's doing.
     async fn prepare(&self, class: SandboxClass) -> Result<Arc<dyn Sandbox>, SandboxError>;
+
+    /// Takes up a sandbox that an earlier process of this worker made: running, waiting at its gate, ended, or half made. What
+    /// PID 1 has reported so far is in its reports when this returns; where PID 1 is gone they say so, and the end and the
+    /// removal are left to do. The class is the one that it was made with. `None` where nothing of it is there: no process, no
+    /// container, no mount, no folder.
+    ///
+    /// # Errors
+    /// Where the engine or the host does not say what is there. Nothing was changed then: try again.
+    async fn adopt(&self, class: SandboxClass) -> Result<Option<Arc<dyn Sandbox>>, SandboxError>;
 
     /// Removes everything of this worker that is not in `keep`: containers, mounts, loop devices, cgroups,
     /// folders. Gives what it removed, for the log.

@@ -47,6 +47,7 @@ pub fn read(log: &[u8]) -> Log {
             "ready" => read.reports.ready = true,
             "started" => read.reports.started = true,
             "terminating" => read.reports.terminating = true,
+            "backstop" => read.reports.backstop = true,
             "shm_full" => read.reports.shm_full = true,
             "killed" => read.reports.killed = true,
             "ended" => {
@@ -78,6 +79,7 @@ pub fn grow(known: &mut Reports, new: &Reports) -> bool {
     known.ready |= new.ready;
     known.started |= new.started;
     known.terminating |= new.terminating;
+    known.backstop |= new.backstop;
     known.shm_full |= new.shm_full;
     known.killed |= new.killed;
     known.ended = known.ended.take().or_else(|| new.ended.clone());

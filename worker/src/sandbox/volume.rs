@@ -43,6 +43,8 @@ const MOUNT_POINT: &str = "volume";
 const VIEW: &str = "view";
 const IMAGE: &str = "volume.ext4";
 const BALLAST: &str = "ballast";
+/// Beside the image: what was free when the gate opened, for a later process.
+const FREE: &str = "free";
 /// Before the number of a layer's mount point.
 const LAYER: &str = "layer-";
 const STREAMS: [&str; 3] = ["stdout", "stderr", "metrics"];
@@ -202,7 +204,14 @@ impl Volume {
             return Err(self.error(format!("{free} bytes are left for a disk limit of {disk_bytes}"), false));
         }
         self.free_at_start.store(free, Ordering::Relaxed);
-        Ok(())
+        let path = self.folder.join(FREE);
+        fs::write(&path, free.to_string()).map_err(|e| self.io("write", &path, &e))
+    }
+
+    /// As [`Volume::fill`] left it, in an earlier process; without its word the limit is what was free, to a few blocks.
+    pub(crate) fn recall(&self, disk_bytes: u64) {
+        let free = fs::read_to_string(self.folder.join(FREE)).ok().and_then(|text| text.parse().ok());
+        self.free_at_start.store(free.unwrap_or(disk_bytes), Ordering::Relaxed);
     }
 
     /// How full it is now.

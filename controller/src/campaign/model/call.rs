@@ -96,7 +96,10 @@ impl ModelResearcher {
                 return Err(ResearchError::Budget { purpose });
             }
         };
-        match self.model.call(request, cancel, None).await {
+        kit::halt::at("controller.model_call");
+        let replied = self.model.call(request, cancel, None).await;
+        kit::halt::at("controller.reply");
+        match replied {
             Ok(reply) => {
                 let value = reply.json.clone().unwrap_or(Value::Null);
                 let kept = json!({"value": value, "text": reply.text, "model": reply.model});

@@ -31,6 +31,26 @@ pub(super) async fn follow(
     }
 }
 
+/// Reads all that there is so far, for a container that an earlier process made.
+///
+/// # Errors
+/// In the engine's words; then nothing is known of it.
+pub(super) async fn look(
+    docker: &Docker,
+    container: &str,
+    reports: &watch::Sender<Reports>,
+) -> Result<(), String> {
+    let follower =
+        Follower { docker: docker.clone(), container: container.to_owned(), reports: reports.clone() };
+    let read = tokio::time::timeout(READ_LIMIT, follower.log()).await;
+    let log = read
+        .map_err(|_| format!("no log within {READ_LIMIT:?}"))?
+        .or_else(|e| if status_of(&e) == Some(404) { Ok(Vec::new()) } else { Err(words(&e)) })?;
+    reports.send_if_modified(|known| report::grow(known, &report::read(&log).reports));
+    follower.is_gone().await;
+    Ok(())
+}
+
 struct Follower {
     docker: Docker,
     container: String,
@@ -64,24 +84,35 @@ impl Follower {
 
     /// Reads the log whole; says what PID 1 gave as its failure.
     async fn read(&self) -> String {
-        let mut log = Vec::new();
-        let read = async {
-            let mut stream = Box::pin(self.docker.logs(&self.container, Some(options(false))));
-            while let Some(Ok(piece)) = stream.next().await {
-                if let LogOutput::StdOut { message } | LogOutput::Console { message } = piece {
-                    log.extend_from_slice(&message);
-                }
-                if log.len() > LOG_BYTES {
-                    break;
-                }
+        let log = match tokio::time::timeout(READ_LIMIT, self.log()).await {
+            Ok(Ok(log)) => log,
+            // It is read again; one that is gone is told by `is_gone`.
+            Ok(Err(error)) => {
+                tracing::debug!(container = self.container, error = words(&error), "no log");
+                return String::new();
+            }
+            Err(_) => {
+                tracing::warn!(container = self.container, "the engine is slow to give a log; reading it again");
+                return String::new();
             }
         };
-        if tokio::time::timeout(READ_LIMIT, read).await.is_err() {
-            tracing::warn!(container = self.container, "the engine is slow to give a log; reading it again");
-        }
         let found = report::read(&log);
         self.reports.send_if_modified(|known| report::grow(known, &found.reports));
         found.failure
+    }
+
+    async fn log(&self) -> Result<Vec<u8>, bollard::errors::Error> {
+        let mut log = Vec::new();
+        let mut stream = Box::pin(self.docker.logs(&self.container, Some(options(false))));
+        while let Some(piece) = stream.next().await {
+            if let LogOutput::StdOut { message } | LogOutput::Console { message } = piece? {
+                log.extend_from_slice(&message);
+            }
+            if log.len() > LOG_BYTES {
+                break;
+            }
+        }
+        Ok(log)
     }
 
     /// Asks the engine, and reads the log once more: all of it is there once the container has ended.

@@ -79,7 +79,7 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
         volume,
         pid,
         process,
-        cgroup,
+        cgroup: Some(cgroup),
         reports,
         stop,
         memory: Memory::default(),
@@ -88,7 +88,7 @@ async fn make(shared: Arc<Shared>, class: SandboxClass, volume: Arc<Volume>) -> 
 
 /// The process by a handle, where the kernel has them. It must be that container's own: between the engine's answer
 /// and now it may have ended, or this worker may see other processes than the engine does.
-fn open_process(pid: i32, container: &str) -> Result<Option<OwnedFd>, String> {
+pub(super) fn open_process(pid: i32, container: &str) -> Result<Option<OwnedFd>, String> {
     // A plain user may open any process's handle and signal none of root's: then the engine passes signals on.
     let process = Pid::from_raw(pid)
         .filter(|_| nix::unistd::geteuid().is_root())

@@ -47,6 +47,10 @@ impl Backend for MissingDocker {
         Err(self.error())
     }
 
+    async fn adopt(&self, _: SandboxClass) -> Result<Option<Arc<dyn Sandbox>>, SandboxError> {
+        Err(self.error())
+    }
+
     async fn sweep(&self, _: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
         Err(self.error())
     }

@@ -4,7 +4,7 @@
 //! and lie beside this folder, for the backends that come later.
 //!
 //! `create` is the body of a container, which is where most of the walls are; with `gpus` for its devices;
-//! `make` brings it to life; `follow` reads PID 1's reports; `sweep` removes what nobody owns; `describe`, with
+//! `make` brings it to life, `adopt` takes up what an earlier process made; `follow` reads PID 1's reports; `sweep` removes what nobody owns; `describe`, with
 //! `standing` and `warnings`, says what this engine can enforce.
 //! `helper` is root's hands of a worker that is not root, and `plain` says what such a worker needs. `missing` stands
 //! in where no engine answers.
@@ -23,6 +23,7 @@ use kit::clock::Clock;
 
 use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
+mod adopt;
 mod create;
 mod describe;
 mod follow;
@@ -161,6 +162,11 @@ impl Backend for DockerBackend {
 
     async fn prepare(&self, class: SandboxClass) -> Result<Arc<dyn Sandbox>, SandboxError> {
         Ok(Arc::new(make::prepare(Arc::clone(&self.shared), class).await?))
+    }
+
+    async fn adopt(&self, class: SandboxClass) -> Result<Option<Arc<dyn Sandbox>>, SandboxError> {
+        let found = adopt::adopt(Arc::clone(&self.shared), class).await?;
+        Ok(found.map(|live| Arc::new(live) as Arc<dyn Sandbox>))
     }
 
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {

@@ -65,6 +65,17 @@ async fn run(file: &Path, process: OwnedFd, reports: &watch::Sender<Reports>) ->
             () = tokio::time::sleep(tick) => {}
         }
     }
+    end(file, reports).await;
+    Ok(())
+}
+
+/// Reads what there is so far.
+pub(super) fn look(file: &Path, reports: &watch::Sender<Reports>) {
+    read(file, reports);
+}
+
+/// Of a PID 1 that has ended.
+pub(super) async fn end(file: &Path, reports: &watch::Sender<Reports>) {
     let mut log = read(file, reports);
     let waiting = async {
         while log.left.is_none() {
@@ -80,7 +91,6 @@ async fn run(file: &Path, process: OwnedFd, reports: &watch::Sender<Reports>) ->
     };
     let end = Reports { gone: Some(Gone { exit_code: log.left, detail }), ..Reports::default() };
     reports.send_if_modified(|known| report::grow(known, &end));
-    Ok(())
 }
 
 fn watch_file(file: &Path) -> io::Result<Receiver> {

@@ -115,12 +115,12 @@ impl Groups {
 
     /// Sends a signal to PID 1 of a sandbox.
     pub(super) fn signal_init(&self, id: SandboxId, signal: Signal) {
-        self.send(id, &[RUN], signal, |pid| {
-            // The last number is the one in the innermost pid namespace.
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            line.is_some_and(|line| line.split_whitespace().skip(1).last() == Some("1"))
-        });
+        self.send(id, &[RUN], signal, is_init);
+    }
+
+    /// PID 1 of a sandbox, as the host counts.
+    pub(super) fn init_of(&self, id: SandboxId) -> Option<i32> {
+        self.processes_in(id, &[RUN]).into_iter().find(|pid| is_init(*pid))
     }
 
     /// SIGKILL to everything that runs in a sandbox, PID 1 too. Its supervisor takes PID 1's end and goes by itself.
@@ -203,6 +203,13 @@ impl Groups {
         let entries = self.parents().into_iter().filter_map(|parent| fs::read_dir(parent).ok());
         entries.flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
+}
+
+fn is_init(pid: i32) -> bool {
+    // The last number is the one in the innermost pid namespace.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    line.is_some_and(|line| line.split_whitespace().skip(1).last() == Some("1"))
 }
 
 fn procs(folder: &Path) -> PathBuf {

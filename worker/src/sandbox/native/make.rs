@@ -123,7 +123,7 @@ async fn make(
         volume,
         pid,
         process: Some(process),
-        cgroup,
+        cgroup: Some(cgroup),
         reports,
         stop,
         memory: Memory::default(),
@@ -225,7 +225,7 @@ async fn tell(child: &mut Child, orders: &str) -> io::Result<String> {
 }
 
 /// PID 1 by a handle, which must be the sandbox's own: it may have ended, and its number be another's.
-fn open_process(groups: &Groups, id: SandboxId, pid: i32) -> Result<OwnedFd, SandboxError> {
+pub(super) fn open_process(groups: &Groups, id: SandboxId, pid: i32) -> Result<OwnedFd, SandboxError> {
     let number = Pid::from_raw(pid).ok_or_else(|| failed(id, "launch", format!("PID 1 is {pid}")))?;
     let handle = pidfd_open(number, PidfdFlags::empty()).map_err(|e| {
         failed(id, "launch", format!("PID 1 has no handle (a kernel before 5.3, or it ended): {e}"))

@@ -3,8 +3,8 @@
 //! What belongs here: what an engine would do. The volume, the reading of cgroups, PID 1 and its reports are shared and
 //! lie beside this folder; the launcher that builds the walls is `worker/sandbox-init/launch.rs`.
 //!
-//! `spec` is what the launcher is told, which is where most of the walls are; `make` brings a sandbox to life; `groups`
-//! makes and removes cgroups (`v1`, `v2`); `gpu` finds a slot's devices; `follow` reads PID 1's reports; `sweep` removes
+//! `spec` is what the launcher is told, which is where most of the walls are; `make` brings a sandbox to life,
+//! `adopt` takes up what an earlier process made; `groups` makes and removes cgroups (`v1`, `v2`); `gpu` finds a slot's devices; `follow` reads PID 1's reports; `sweep` removes
 //! what nobody owns; `prove` tries every wall on this host once, before the first run; `describe` and
 //! `standing` say how it went.
 
@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use self::{groups::Groups, prove::Proof};
 use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
 
+mod adopt;
 mod describe;
 mod follow;
 mod gpu;
@@ -130,6 +131,11 @@ impl Backend for NativeBackend {
         prove::once(&self.shared).await.allow(class.id)?;
         let image = make::image(&self.shared, &class)?;
         Ok(Arc::new(make::prepare(Arc::clone(&self.shared), class, image, self.recipe()).await?))
+    }
+
+    async fn adopt(&self, class: SandboxClass) -> Result<Option<Arc<dyn Sandbox>>, SandboxError> {
+        let found = adopt::adopt(Arc::clone(&self.shared), class, self.program.clone()).await?;
+        Ok(found.map(|live| Arc::new(live) as Arc<dyn Sandbox>))
     }
 
     async fn sweep(&self, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
