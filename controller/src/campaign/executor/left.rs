@@ -74,7 +74,8 @@ impl Executor {
         stop: &CancellationToken,
     ) -> Result<Result<RunEnd, FleetError>, ExecutorError> {
         let mut sink =
-            sink::JournalSink::open(&self.journal, row.campaign, row.id, &row.variant, &self.watchers).await?;
+            sink::JournalSink::open(&self.journal, row.campaign, row.id, &row.variant, &self.watchers)
+                .await?;
         let start = v1::StartRunRequest {
             run_id: row.id.to_string(),
             controller_id: self.journal.controller_id().to_string(),
