@@ -87,6 +87,9 @@ pub enum ServeError {
     /// Only loopback, until there is TLS.
     #[error("{0} is no loopback address: without TLS the worker listens on 127.0.0.1 or ::1 only")]
     NotLoopback(SocketAddr),
+    /// The page of metrics.
+    #[error(transparent)]
+    Metrics(#[from] kit::telemetry::ScrapeError),
     /// Reflection or transport.
     #[error("the gRPC server ended")]
     Server(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -170,6 +173,7 @@ async fn serve_rooms(
     let clock = SystemClock::shared();
     let boot_id = host::boot_id();
     let registry = open_registry(&config, data_dir, &rooms, &boot_id, Arc::clone(&clock)).await?;
+    crate::telemetry::serve(&config, &registry, &shutdown).await?;
     let socket = socket_path(data_dir)?;
     let unix = bind(&socket)?;
     let tcp = config.listen.map(listen).transpose()?;

@@ -294,6 +294,7 @@ impl Driver {
             };
             outcome::classify(&facts, &self.parts.record.limits)
         });
+        crate::telemetry::METRICS.finished(outcome.kind);
         let Harvested { evidence, drained, collected, .. } = harvested;
         let record = &self.parts.record;
         let now = self.parts.clock.monotonic();
