@@ -1,11 +1,17 @@
 //! The command line of `autoresearch-worker`. Standard output is data, standard error is talk.
 
+/// `connect`.
+mod connect;
+/// `controllers list`, `revoke`.
+mod controllers;
 /// `dataset add`, `list`, `show`, `verify`, `remove`.
 mod dataset;
 /// `doctor`.
 mod doctor;
 /// `image …`.
 mod image;
+/// `init`.
+mod init;
 /// `serve`.
 mod serve;
 
@@ -26,6 +32,7 @@ use serde::Serialize;
 use crate::{
     config::{BackendName, ConfigError, WorkerConfig},
     datasets::DataSetError,
+    serve::ServeError,
 };
 
 /// Runs one program per sandbox under hard limits, streams what it prints and measures, and keeps what it made.
@@ -64,6 +71,13 @@ struct Common {
 enum Command {
     /// Serve runs until stopped
     Serve(serve::Serve),
+    /// Let another machine in: make keys, listen with TLS, print one string to join with
+    Init(init::Init),
+    /// Bridge standard input and output to the worker, and start one where none runs
+    Connect(connect::Connect),
+    /// Who was let in from other machines
+    #[command(subcommand)]
+    Controllers(controllers::Controllers),
     /// Say what works on this host, and what to do about the rest
     Doctor(doctor::Doctor),
     /// Build, list and choose the images that runs may name
@@ -145,7 +159,9 @@ pub fn main() -> ExitCode {
             // Where standard error is closed there is nobody to tell.
             io::stderr().write_all(text.as_bytes()).ok();
             let data_set = error.downcast_ref::<DataSetError>().is_some_and(DataSetError::is_usage);
-            let usage = error.is::<ConfigError>() || data_set;
+            let remote = error.is::<kit::identity::TextError>() || error.is::<init::InitError>();
+            let keys = matches!(error.downcast_ref::<ServeError>(), Some(ServeError::NoKeys(_)));
+            let usage = error.is::<ConfigError>() || data_set || remote || keys;
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
@@ -160,6 +176,9 @@ fn run(arguments: &Arguments) -> CommandResult {
         let _telemetry = arguments.common.telemetry();
         match &arguments.command {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
+            Command::Init(command) => command.run(&arguments.common),
+            Command::Connect(command) => command.run(&arguments.common, &arguments.common.log).await,
+            Command::Controllers(command) => command.run(&arguments.common),
             Command::Doctor(command) => command.run(&arguments.common).await,
             Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Dataset(command) => command.run(&arguments.common).await,

@@ -49,6 +49,17 @@ pub trait Lab: Send + Sync {
         sink: &mut dyn RunSink,
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError>;
+
+    /// As [`Fleet::end`]: a run that an earlier process started, followed to its end; lost where no worker knows it.
+    ///
+    /// # Errors
+    /// Where the run's end is not known.
+    async fn end(
+        &self,
+        start: v1::StartRunRequest,
+        sink: &mut dyn RunSink,
+        cancel: &CancellationToken,
+    ) -> Result<RunEnd, FleetError>;
 }
 
 #[async_trait]
@@ -81,6 +92,15 @@ impl Lab for Fleet {
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {
         Self::run(self, start, sink, cancel).await
+    }
+
+    async fn end(
+        &self,
+        start: v1::StartRunRequest,
+        sink: &mut dyn RunSink,
+        cancel: &CancellationToken,
+    ) -> Result<RunEnd, FleetError> {
+        Self::end(self, &start, sink, cancel).await
     }
 }
 

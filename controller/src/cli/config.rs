@@ -51,6 +51,12 @@ pub struct Config {
     pub max_repairs: u32,
     /// "docker" or "native"; the worker's choice where unset.
     pub backend: Option<String>,
+    /// Where Prometheus may read `/metrics` while a command researches, like `127.0.0.1:9464`.
+    pub metrics_listen: Option<std::net::SocketAddr>,
+    /// Where spans go by OTLP over gRPC; `OTEL_EXPORTER_OTLP_ENDPOINT` goes before it.
+    pub otlp_endpoint: Option<String>,
+    /// `text` or `json`.
+    pub log_format: kit::telemetry::LogFormat,
 }
 
 impl Default for Config {
@@ -71,6 +77,9 @@ impl Default for Config {
             max_failures: Count(5),
             max_repairs: 3,
             backend: None,
+            metrics_listen: None,
+            otlp_endpoint: None,
+            log_format: kit::telemetry::LogFormat::Text,
         }
     }
 }

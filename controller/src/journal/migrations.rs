@@ -19,7 +19,7 @@ use super::ControllerId;
 pub(super) const APPLICATION_ID: i32 = 0x4152_6573;
 
 /// Never reordered, never edited: see the laws above.
-const STEPS: &[&str] = &[FIRST];
+const STEPS: &[&str] = &[FIRST, SNAPSHOTS];
 
 /// The version that this program writes.
 pub(super) const VERSION: i32 = STEPS.len() as i32;
@@ -245,6 +245,17 @@ CREATE TABLE workers (
     first_seen_ns INTEGER NOT NULL,
     last_seen_ns INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What a campaign's loop holds in memory, as of its last step.
+const SNAPSHOTS: &str = "
+CREATE TABLE snapshots (
+    campaign INTEGER PRIMARY KEY REFERENCES campaigns (number),
+    version INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    seal INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Takes the steps that are missing. The caller has made sure that the file is ours and not newer.

@@ -38,6 +38,7 @@ mod run_reads;
 mod run_rows;
 mod runs;
 mod seal;
+mod snapshots;
 mod steps;
 mod workers;
 mod writer;
@@ -65,6 +66,7 @@ pub use lock::CampaignLock;
 pub use points::{MetricSummary, Point, Series};
 pub use rows::{CallId, CampaignId, ControllerId, RunId};
 pub use run_rows::{EndedHere, GapRow, LogStream, NewRun, RunPurpose, RunRow, RunState, UsageSample};
+pub use snapshots::{Snapshot, StoredSnapshot};
 pub use steps::StepRow;
 pub use workers::WorkerRow;
 

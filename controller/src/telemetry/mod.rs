@@ -13,8 +13,6 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::journal::{CallReply, TokenUsage};
-
 type Labels = [(&'static str, String); 1];
 
 /// A disk syncs in milliseconds, a busy one in many.
@@ -62,23 +60,13 @@ impl Metrics {
         self.ended.get_or_create(&[("how", how.to_owned())]).inc();
     }
 
-    /// A model's call came back, with what it used.
-    pub fn replied(&self, purpose: &str, reply: &CallReply) {
-        self.call(purpose);
-        let TokenUsage { input, output, cache_read, cache_write } = &reply.usage;
-        let kinds =
-            [("input", input), ("output", output), ("cache_read", cache_read), ("cache_write", cache_write)];
-        for (kind, count) in kinds {
-            self.tokens.get_or_create(&[("kind", kind.to_owned())]).inc_by(*count);
-        }
-        if let Some(cost) = reply.cost {
-            self.cost.inc_by(cost.0 as f64 * MICRO);
-        }
-    }
-
-    /// A model's call was made.
-    pub fn call(&self, purpose: &str) {
+    /// A model was called: the tokens by kind, and what it cost in millionths of a dollar where that is known.
+    pub fn called(&self, purpose: &str, tokens: &[(&str, u64)], cost: Option<u64>) {
         self.calls.get_or_create(&[("purpose", purpose.to_owned())]).inc();
+        for (kind, count) in tokens {
+            self.tokens.get_or_create(&[("kind", (*kind).to_owned())]).inc_by(*count);
+        }
+        self.cost.inc_by(cost.map_or(0.0, |micro| micro as f64 * MICRO));
     }
 
     /// A transaction of the journal is on disk.

@@ -31,9 +31,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "metrics_listen: cannot listen on {address}: {source} (choose another port, or leave the key out)"
-)]
+#[error("metrics_listen: cannot listen on {address}: {source} (choose another port, or leave the key out)")]
 pub struct ScrapeError {
     address: SocketAddr,
     source: io::Error,
@@ -149,7 +147,9 @@ mod tests {
         let put = ask(address, "PUT /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
         assert!(put.starts_with("HTTP/1.1 405"), "{put}");
         let taken = serve(address, Arc::new(Registry::default()), stop.clone()).await.unwrap_err();
-        assert!(taken.to_string().contains("metrics_listen") && taken.to_string().contains(&address.to_string()));
+        assert!(
+            taken.to_string().contains("metrics_listen") && taken.to_string().contains(&address.to_string())
+        );
         stop.cancel();
     }
 }

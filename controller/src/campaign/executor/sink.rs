@@ -20,8 +20,6 @@ pub struct JournalSink {
     variant: String,
     log: RunLog,
     watchers: Watchers,
-    /// Worker and slot, for the report.
-    pub place: String,
 }
 
 fn failed(error: impl std::fmt::Display) -> SinkError {
@@ -47,7 +45,6 @@ impl JournalSink {
             variant: variant.to_owned(),
             log: journal.open_run(run).await?,
             watchers: watchers.clone(),
-            place: String::new(),
         })
     }
 }
@@ -55,11 +52,12 @@ impl JournalSink {
 #[async_trait]
 impl RunSink for JournalSink {
     fn last_sequence(&self) -> u64 {
-        self.log.last_sequence()
+        // Of a run that is over the worker tells the end once more, because with it comes what it still keeps: artifacts.
+        let last = self.log.last_sequence();
+        if self.log.finished() { last.saturating_sub(1) } else { last }
     }
 
     async fn placed(&mut self, worker_id: &str, boot_id: &str) -> Result<(), SinkError> {
-        worker_id.clone_into(&mut self.place);
         self.journal.run_sent(self.run, worker_id, boot_id).await.map_err(failed)
     }
 

@@ -43,7 +43,10 @@ fn endpoint() -> Endpoint {
 }
 
 /// HTTP/2 over a stream that is open.
-async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
+///
+/// # Errors
+/// Where the other side does not speak it.
+pub async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
