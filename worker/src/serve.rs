@@ -86,6 +86,9 @@ pub enum ServeError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The page of metrics.
+    #[error(transparent)]
+    Metrics(#[from] kit::telemetry::ScrapeError),
     /// Other machines need a key to know this one by.
     #[error(
         "{0} is no loopback address, so TLS is needed, and this worker has no keys: `autoresearch-worker init` makes them and prints a string to join with"
@@ -191,6 +194,7 @@ async fn serve_rooms(
     let clock = SystemClock::shared();
     let boot_id = host::boot_id();
     let registry = open_registry(&config, data_dir, &rooms, &boot_id, Arc::clone(&clock)).await?;
+    crate::telemetry::serve(&config, &registry, &shutdown).await?;
     let access = Access::open(data_dir, config.remote.certificate_lifetime.0, Arc::clone(&clock))?;
     let socket = socket_path(data_dir)?;
 
