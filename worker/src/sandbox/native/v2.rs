@@ -5,13 +5,14 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use super::{
     groups::{make, set},
     rights::Rights,
 };
-use crate::sandbox::{SandboxClass, loops::MountLine};
+use crate::sandbox::{SandboxClass, loops::{MountLine, find_tool}};
 
 /// Without each of these a run is not what it is said to be. The last one systemd does not leave to a user's services
 /// unless it is told to, and a quota holds without it.
@@ -51,7 +52,9 @@ impl Subtree {
         let inside = inside.ok().filter(|path| !path.components().any(|c| c == Component::ParentDir));
         let inside =
             inside.ok_or_else(|| format!("this worker's cgroup {own} cannot be seen from here: {remedy}"))?;
-        let delegated = |folder: &Path| is_delegated(folder) || (!rights.is_root() && is_border(folder));
+        let delegated = |folder: &Path| {
+            is_delegated(folder) || (!rights.is_root() && (is_border(folder) || is_given_by_manager(folder)))
+        };
         let mut subtree = Self::at(&mount.target, inside, delegated, remedy)?;
         if !rights.is_root() {
             subtree.without_cpusets();
@@ -151,6 +154,18 @@ impl Subtree {
         let all: Vec<String> = self.controllers.iter().map(|name| format!("+{name}")).collect();
         set(folder, "cgroup.subtree_control", &all.join(" "))
     }
+}
+
+/// By the word of the user's own systemd, which before version 254 puts no mark on what it leaves to others.
+fn is_given_by_manager(folder: &Path) -> bool {
+    let unit = folder.file_name().and_then(|name| name.to_str());
+    let unit = unit.filter(|name| name.ends_with(".scope") || name.ends_with(".service"));
+    let Some((unit, tool)) = unit.zip(find_tool("systemctl")) else { return false };
+    let output = Command::new(tool)
+        .args(["--user", "show", "--property=Delegate", "--value", "--", unit])
+        .stdin(Stdio::null())
+        .output();
+    output.is_ok_and(|output| output.status.success() && output.stdout.trim_ascii() == b"yes")
 }
 
 /// Where what is this user's begins: nobody but who left it to the user divides what is above.
