@@ -211,6 +211,7 @@ impl Registry {
         kit::task::spawn("recorder", recorder::run(recorder, inbox, progress));
         lock(&self.runs).insert(run_id, Arc::clone(&handle));
         self.unfinished.send_modify(|count| *count += 1);
+        crate::telemetry::METRICS.runs_accepted.inc();
         let (registry, run) = (Arc::clone(self), Arc::clone(&handle));
         kit::task::spawn_tracked(&self.drivers, "run", async move {
             let driver = Driver::new(parts);

@@ -31,6 +31,7 @@ use crate::{
     sandbox::{
         Assignment, Backend, Layer, Order, Reports, Sandbox, SandboxClass, SandboxError, SandboxLimits,
     },
+    telemetry::METRICS,
 };
 
 /// Between two looks at limits, where nothing wakes the driver earlier.
@@ -141,6 +142,7 @@ impl Driver {
         self.drive(RunEvent::Begin).await;
     }
 
+    #[tracing::instrument(name = "run", skip_all, fields(run_id = %self.parts.record.run_id, sandbox_id = %self.parts.record.sandbox_id))]
     pub(super) async fn drive(mut self, first: RunEvent) {
         let mut event = Some(first);
         while let Some(happened) = event.take() {
@@ -274,9 +276,11 @@ impl Driver {
             return end;
         }
         let backend = Arc::clone(&self.parts.backend);
+        let begun = self.parts.clock.monotonic();
         let made = tokio::time::timeout(PREPARE_LIMIT, backend.prepare(self.class())).await;
         match made {
             Ok(Ok(sandbox)) => {
+                METRICS.sandbox_started(self.parts.clock.monotonic().saturating_sub(begun));
                 self.sandbox = Some(sandbox);
                 if self.parts.cancel.is_cancelled() {
                     return RunEvent::StopWanted(Reason::Cancelled);

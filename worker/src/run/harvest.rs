@@ -407,6 +407,7 @@ impl Driver {
     pub(super) async fn finish(&mut self) {
         let mut finished = self.draft.take().map(|draft| draft.finished).unwrap_or_default();
         finished.last_sequence = 0;
+        crate::telemetry::METRICS.finished(finished.outcome.as_ref().map_or(0, |outcome| outcome.kind));
         let wall = Duration::from_millis(finished.usage.as_ref().map_or(0, |usage| usage.wall_ms));
         self.parts.release();
         let (done, written) = oneshot::channel();

@@ -221,6 +221,7 @@ impl Recorder {
                     reader.feed(&data, &mut points);
                 }
                 let points = self.take_points(points);
+                crate::telemetry::METRICS.stored(index, data.len());
                 if index == 1 {
                     self.keep_stderr(&data);
                 }

@@ -254,6 +254,18 @@ impl Registry {
             .collect()
     }
 
+    /// Of every controller's runs.
+    #[must_use]
+    pub fn states(&self) -> Vec<RunState> {
+        lock(&self.runs).values().map(|run| run.published.borrow().state.wire()).collect()
+    }
+
+    /// Disk that running runs may still fill.
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        self.ledger.reserved()
+    }
+
     /// Who has which slot, for its owner's eyes.
     #[must_use]
     pub fn is_owner(&self, run_id: RunId, controller_id: &str) -> bool {

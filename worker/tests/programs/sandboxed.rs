@@ -14,6 +14,7 @@ unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn fork() -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn setsid() -> c_int;
     fn setuid(uid: c_uint) -> c_int;
     fn getuid() -> c_uint;
@@ -57,7 +58,8 @@ fn main() {
             if unsafe { fork() } == 0 {
                 take_memory();
             }
-            thread::sleep(Duration::from_millis(1500));
+            // However slow the machine is.
+            unsafe { waitpid(-1, std::ptr::null_mut(), 0) };
         }
         Some("disk") => fill("/work/big"),
         Some("shm") => fill("/dev/shm/big"),

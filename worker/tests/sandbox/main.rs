@@ -168,7 +168,10 @@ async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed(on
     let end = ended(&sandbox).await;
     assert_eq!((end.exit_code, end.signal), (Some(137), None));
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
-    let allowed: Vec<&str> = told.lines().filter(|line| line.ends_with(" allowed")).collect();
+    // For a plain user its output is a pipe, to which that flag is nothing.
+    let harmless = |line: &&str| !nix::unistd::geteuid().is_root() && *line == "append off allowed";
+    let allowed: Vec<&str> =
+        told.lines().filter(|line| line.ends_with(" allowed")).filter(|line| !harmless(line)).collect();
     assert_eq!(allowed, Vec::<&str>::new());
     assert!(told.lines().filter(|line| line.contains(" refused ")).count() > 90, "{told}");
     let evidence = finish(&sandbox).await;
@@ -440,7 +443,9 @@ async fn the_backend_says_what_it_enforces(on: On) {
     // The tests before this one have seen these hold.
     for name in ["identity", "seccomp", "files", "network", "memory", "processes", "disk", "time"] {
         let rule = info.rules.iter().find(|rule| rule.name == name).unwrap();
-        assert_eq!(rule.enforcement, Enforcement::Enforced, "{rule:?}");
+        let weaker = name == "disk" && !nix::unistd::geteuid().is_root();
+        let expected = if weaker { Enforcement::Weaker } else { Enforcement::Enforced };
+        assert_eq!(rule.enforcement, expected, "{rule:?}");
     }
     for rule in info.rules.iter().filter(|rule| rule.enforcement == Enforcement::Enforced) {
         assert!(!rule.detail.is_empty() && rule.remedy.is_empty(), "{rule:?}");
