@@ -7,7 +7,8 @@ use kit::task::CancellationToken;
 use serde::Serialize;
 
 use crate::journal::{
-    CampaignId, CampaignKind, CampaignRow, CampaignState, Journal, Limits, MicroUsd, NewCampaign, RunPurpose, RunRow,
+    CampaignId, CampaignKind, CampaignRow, CampaignState, Journal, Limits, MicroUsd, NewCampaign, RunPurpose,
+    RunRow,
 };
 
 use super::{

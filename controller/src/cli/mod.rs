@@ -11,6 +11,8 @@ mod attach;
 mod cleanup;
 /// Defaults, file, environment, flags.
 pub mod config;
+/// From the registry to a fleet.
+mod connect;
 /// Going on without the terminal.
 mod detach;
 mod doctor;
@@ -24,6 +26,8 @@ mod logs;
 /// stdout is data, stderr is talk.
 mod out;
 mod progress;
+/// From the registry's rows to the ways to those workers.
+mod registry;
 mod report;
 /// From settings to the end of a campaign.
 pub(crate) mod research;
@@ -39,6 +43,7 @@ mod signals;
 mod steer;
 /// Values of flags that name what is wrong with them.
 mod values;
+mod worker;
 
 use error::CliError;
 use out::{Format, Printer};
@@ -87,6 +92,7 @@ enum Command {
     Cancel(steer::Cancel),
     Hint(steer::Hint),
     Budget(steer::Budget),
+    Worker(worker::Args),
     Doctor(doctor::Args),
     /// The worker that `run` and `exec` start.
     #[command(name = local_worker::COMMAND, hide = true)]
@@ -146,6 +152,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
         Command::Cancel(args) => steer::cancel(args, &global, printer).await,
         Command::Hint(args) => steer::hint(args, &global, printer).await,
         Command::Budget(args) => steer::budget(args, &global, printer).await,
+        Command::Worker(args) => worker::run(args, &global, printer).await,
         Command::Doctor(args) => doctor::run(args, &global, printer).await,
         Command::LocalWorker { folder } => local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS),
     }

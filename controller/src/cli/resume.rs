@@ -11,7 +11,7 @@ use super::{
     out::Printer,
     research::{self, Thinking},
     run, session,
-    session::Session,
+    session::{Session, SessionOptions},
     steer,
 };
 use crate::{
@@ -71,7 +71,9 @@ pub(super) async fn go_on(row: CampaignRow, global: &Global, printer: Printer) -
         .map_err(|e| CliError::Failed(format!("campaign {}: its settings cannot be read: {e}", row.id)))?;
     let url = settings.llm_url.clone().or(config.llm_url.clone());
     let thinking = Thinking::open(&settings.llm, url, llm::Keys::from_env())?;
-    let session = Session::open(&config.data_dir()?, settings.backend.as_deref()).await?;
+    let options = SessionOptions { backend: settings.backend.clone(), listen: config.listen };
+    let session = Session::open_with(&config.data_dir()?, &options).await?;
+    session.absences().iter().for_each(|note| printer.say(note));
     let ended = run::watched(printer, async |watchers, cancel| {
         research::resume(&session, thinking, row.id, &settings, watchers, cancel).await
     })
@@ -126,8 +128,9 @@ pub(super) async fn cancel_ownerless(
 ) -> Result<CampaignEnd, CliError> {
     let config = Config::load(global)?;
     let settings: Option<CampaignSettings> = serde_json::from_value(row.settings.clone()).ok();
-    let backend = settings.as_ref().and_then(|settings| settings.backend.clone());
-    let session = Session::open(&config.data_dir()?, backend.as_deref()).await?;
+    let backend = settings.and_then(|settings| settings.backend);
+    let options = SessionOptions { backend, listen: config.listen };
+    let session = Session::open_with(&config.data_dir()?, &options).await?;
     let ended = run::watched(printer, async |watchers, _| research::cancel(&session, row, watchers).await).await;
     session.end().await;
     ended

@@ -18,7 +18,7 @@ use super::{
     progress,
     research::{Thinking, research},
     resume, session,
-    session::Session,
+    session::{Session, SessionOptions},
     signals,
     values::{Count, Dollars},
 };
@@ -129,10 +129,10 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         return detach::detach(id, &settings.question, global, printer).await;
     }
 
-    let session = Session::open(&data_dir, config.backend.as_deref()).await?;
-    if let (None, Some(note)) = (&config.backend, session.note()) {
-        printer.say(&note);
-    }
+    let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    let session = Session::open_with(&data_dir, &options).await?;
+    let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };
+    notes.iter().for_each(|note| printer.say(note));
     let ended = watched(printer, async |watchers, cancel| {
         research(&session, thinking, id, settings, watchers, cancel).await
     })

@@ -119,7 +119,9 @@ impl Driver {
 
     /// Asks what the numbers mean. A number that matches no computed one goes back once; then its sentence goes.
     pub(super) async fn interpret(&mut self) -> Result<Event, CampaignError> {
-        let Some(experiment) = self.kept.record.experiments.last().cloned() else { return Ok(Event::Interpreted) };
+        let Some(experiment) = self.kept.record.experiments.last().cloned() else {
+            return Ok(Event::Interpreted);
+        };
         let Some(result) = closed(&experiment) else { return Ok(Event::Interpreted) };
         let known = numbers::computed(&experiment, &result, &self.kept.record.findings);
         let mut context = InterpretContext {

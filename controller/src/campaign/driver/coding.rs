@@ -170,7 +170,8 @@ impl Driver {
 
     /// Takes the variants at fault out of the experiment.
     pub(super) async fn void(&mut self) -> Result<Event, CampaignError> {
-        let reason = self.kept.broken.first().map(|f| format!("{}: {}", f.outcome, f.message)).unwrap_or_default();
+        let reason =
+            self.kept.broken.first().map(|f| format!("{}: {}", f.outcome, f.message)).unwrap_or_default();
         let reason = kit::text::one_line(&format!("never mended ({reason})"), 300);
         let variants = std::mem::take(&mut self.kept.broken_variants);
         let body = serde_json::json!({"variants": variants, "reason": reason});

@@ -10,9 +10,7 @@ use kit::{clock::Clock, task::CancellationToken};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::{
-    journal::{CampaignId, CommandRow, Journal, RunRow},
-};
+use crate::journal::{CampaignId, CommandRow, Journal, RunRow};
 
 use super::{
     budget::{Budget, Used},
@@ -303,7 +301,8 @@ impl Driver {
         let by = match answer {
             Ok(answer) => return Ok(Ok(answer)),
             Err(ResearchError::Budget { purpose }) => {
-                self.kept.record.stop_reason = format!("the cost budget does not cover the call for {purpose}");
+                self.kept.record.stop_reason =
+                    format!("the cost budget does not cover the call for {purpose}");
                 StoppedBy::Money
             }
             Err(ResearchError::Cancelled) => StoppedBy::Interrupted,

@@ -198,7 +198,8 @@ impl Driver {
     fn note_data_set(&mut self, name: &str) {
         let label = format!("data set {name}");
         let info = self.kept.workers.data_sets.iter().find(|info| info.name == name);
-        let Some(info) = info.filter(|_| !self.kept.record.environment.iter().any(|(name, _)| *name == label))
+        let Some(info) =
+            info.filter(|_| !self.kept.record.environment.iter().any(|(name, _)| *name == label))
         else {
             return;
         };

@@ -68,7 +68,11 @@ impl Driver {
     }
 
     /// Runs jobs under the guard and keeps what came of them. `Some` is what ends the campaign.
-    async fn run_jobs(&mut self, mut batch: Batch, jobs: Vec<Job>) -> Result<Option<StoppedBy>, CampaignError> {
+    async fn run_jobs(
+        &mut self,
+        mut batch: Batch,
+        jobs: Vec<Job>,
+    ) -> Result<Option<StoppedBy>, CampaignError> {
         let Some(plan) = self.kept.record.open().map(|open| open.plan.clone()) else { return Ok(None) };
         // What an earlier owner began of this very batch is taken up, not begun again.
         batch.left = std::mem::take(&mut self.left);
@@ -153,7 +157,8 @@ impl Driver {
             Wanted::Nothing => Event::LookRun,
             Wanted::Repair { failures, variants } => self.broke(failures, variants),
             Wanted::HigherLimit { .. } => {
-                let longest = if self.kept.longest_seconds == 0 { u32::MAX } else { self.kept.longest_seconds };
+                let longest =
+                    if self.kept.longest_seconds == 0 { u32::MAX } else { self.kept.longest_seconds };
                 if self.kept.time_seconds < longest { Event::LimitTooLow } else { Event::LookRun }
             }
         })

@@ -95,7 +95,11 @@ impl Driver {
     pub(super) async fn restore_workers(&mut self) -> Result<(), CampaignError> {
         let over = matches!(
             self.kept.machine.state,
-            State::New | State::Preparing | State::Closing { .. } | State::Reporting { .. } | State::Ended { .. }
+            State::New
+                | State::Preparing
+                | State::Closing { .. }
+                | State::Reporting { .. }
+                | State::Ended { .. }
         );
         if over || matches!(self.kept.pending, Some(Action::Prepare)) {
             return Ok(());
@@ -144,7 +148,8 @@ impl Driver {
             self.kept.record.open().and_then(|open| open.revision()).map_or(0, |r| r.number),
         );
         let ended = self.executor().end_left(self.id, left, revision).await?;
-        let ended: Vec<_> = ended.into_iter().filter(|(e, _)| *e == Some(number)).map(|(_, run)| run).collect();
+        let ended: Vec<_> =
+            ended.into_iter().filter(|(e, _)| *e == Some(number)).map(|(_, run)| run).collect();
         if let Some(open) = self.kept.record.open_mut() {
             open.runs.extend(ended);
         }

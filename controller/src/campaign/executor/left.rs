@@ -74,7 +74,8 @@ impl Executor {
         stop: &CancellationToken,
     ) -> Result<Result<RunEnd, FleetError>, ExecutorError> {
         let mut sink =
-            sink::JournalSink::open(&self.journal, row.campaign, row.id, &row.variant, &self.watchers).await?;
+            sink::JournalSink::open(&self.journal, row.campaign, row.id, &row.variant, &self.watchers)
+                .await?;
         let start = v1::StartRunRequest {
             run_id: row.id.to_string(),
             controller_id: self.journal.controller_id().to_string(),
@@ -82,7 +83,10 @@ impl Executor {
         };
         // It is asked for before it is placed: the kill may have come between the worker's answer and our noting it.
         match self.lab.end(start.clone(), row.worker_id.as_deref(), &mut sink, stop).await {
-            Ok(RunEnd::Lost { .. }) if row.worker_id.is_none() && row.state != RunState::Finished => {
+            // (A worker that is away may have it: then it is lost, and another one stands in for it.)
+            Ok(RunEnd::Lost { cause: v1::LostCause::Unspecified, .. })
+                if row.worker_id.is_none() && row.state != RunState::Finished =>
+            {
                 Ok(self.lab.run(start, &mut sink, stop).await)
             }
             end => Ok(end),

@@ -16,10 +16,8 @@ use prost::Message as _;
 use proto::v1;
 use tokio::sync::{Notify, watch};
 
-use crate::{
-    journal::{
-        BudgetError, CampaignId, Journal, JournalError, LogStream, NewRun, RunId, RunPurpose, RunRow, RunState,
-    },
+use crate::journal::{
+    BudgetError, CampaignId, Journal, JournalError, LogStream, NewRun, RunId, RunPurpose, RunRow, RunState,
 };
 
 use super::{
@@ -420,7 +418,8 @@ impl Executor {
         run.outcome = finished.outcome.unwrap_or_default();
         run.usage = finished.usage;
         run.packages = finished.packages.iter().map(|p| format!("{} {}", p.name, p.version)).collect();
-        run.place = row.worker_id.as_ref().map_or_else(String::new, |w| format!("{w}, slot {}", finished.slot));
+        run.place =
+            row.worker_id.as_ref().map_or_else(String::new, |w| format!("{w}, slot {}", finished.slot));
         run.last_output = self.last_output(campaign, &row).await?;
         Ok(())
     }

@@ -90,13 +90,24 @@ impl Researcher for Pure {
         _: &CancellationToken,
     ) -> Result<Interpretation, ResearchError> {
         self.hear("interpret", context).await;
-        Ok(Interpretation { text: "It took 23.7 steps. It helps.".into(), threats: vec!["one data set".into()] })
+        Ok(Interpretation {
+            text: "It took 23.7 steps. It helps.".into(),
+            threats: vec!["one data set".into()],
+        })
     }
 
-    async fn decide(&self, context: &DecideContext, _: &CancellationToken) -> Result<Decision, ResearchError> {
+    async fn decide(
+        &self,
+        context: &DecideContext,
+        _: &CancellationToken,
+    ) -> Result<Decision, ResearchError> {
         self.hear("decide", context).await;
         let reason = "as scripted".to_owned();
-        Ok(if context.state.iteration >= 2 { Decision::Stop { reason } } else { Decision::Continue { reason } })
+        Ok(if context.state.iteration >= 2 {
+            Decision::Stop { reason }
+        } else {
+            Decision::Continue { reason }
+        })
     }
 }
 
@@ -180,7 +191,10 @@ impl World {
             let name = format!("run-{}-{}-{}-{:?}", run.variant, run.seed, run.purpose, run.revision);
             let unique = journal.runs(id).await.unwrap()[..n]
                 .iter()
-                .filter(|r| (&r.variant, r.seed, r.purpose, r.revision) == (&run.variant, run.seed, run.purpose, run.revision))
+                .filter(|r| {
+                    (&r.variant, r.seed, r.purpose, r.revision)
+                        == (&run.variant, run.seed, run.purpose, run.revision)
+                })
                 .count();
             text = text.replace(&run.id.to_string(), &format!("{name}-{unique}"));
         }
@@ -228,7 +242,8 @@ impl World {
         let spent = journal.spent(ID.parse().unwrap()).await.unwrap();
         assert_eq!((spent.device_reserved, spent.device_unknown), (Duration::ZERO, Duration::ZERO), "{when}");
         let steps = journal.steps(ID.parse().unwrap()).await.unwrap();
-        let kinds: Vec<String> = steps.into_iter().map(|step| format!("{} {}", step.kind, step.body["state"])).collect();
+        let kinds: Vec<String> =
+            steps.into_iter().map(|step| format!("{} {}", step.kind, step.body["state"])).collect();
         assert_eq!(kinds, unkilled.steps, "{when}: the steps");
     }
 }
@@ -374,7 +389,10 @@ async fn interrupted_it_reports_so_far_and_goes_on_from_before() {
     let end = world.to_the_end().await;
     assert_eq!((end.state, end.stopped_by), (CampaignState::Finished, StoppedBy::Answered), "{}", end.answer);
     let told = world.told().await;
-    assert_eq!(told["findings"].as_array().unwrap().len(), unkilled.told["findings"].as_array().unwrap().len());
+    assert_eq!(
+        told["findings"].as_array().unwrap().len(),
+        unkilled.told["findings"].as_array().unwrap().len()
+    );
     assert_eq!(told["answer"]["text"], unkilled.told["answer"]["text"]);
     let cancelled = |run: &&Value| run["outcome"] == "cancelled";
     assert_eq!(told["runs"].as_array().unwrap().iter().filter(cancelled).count(), 2, "they are told too");
@@ -408,12 +426,16 @@ async fn a_second_owner_is_refused_with_the_first_ones_process_and_other_campaig
     let world = World::new();
     let id: CampaignId = ID.parse().unwrap();
     let journal = world.journal();
-    killed_when(&world, |event, _| matches!(event, Progress::Step { step: "coding", .. } | Progress::Runs { .. })).await;
+    killed_when(&world, |event, _| {
+        matches!(event, Progress::Step { step: "coding", .. } | Progress::Runs { .. })
+    })
+    .await;
     let owned = journal.lock(id).unwrap();
     let error = resume_campaign(world.deps(Watchers::nobody()), id, world.cancel.clone()).await.unwrap_err();
     assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     let other = CampaignId::new();
-    let end = run_campaign(world.deps(Watchers::nobody()), other, World::settings(), world.cancel.clone()).await;
+    let end =
+        run_campaign(world.deps(Watchers::nobody()), other, World::settings(), world.cancel.clone()).await;
     assert_eq!(end.unwrap().state, CampaignState::Finished);
     drop(owned);
     assert_eq!(world.to_the_end().await.state, CampaignState::Finished);

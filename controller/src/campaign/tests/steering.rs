@@ -35,10 +35,8 @@ async fn a_pause_places_no_run_and_its_time_does_not_count() {
             .await;
         give(&scene.journal, id, Command::Pause).await;
         // It is marked just after the command is taken.
-        until("the mark", async || {
-            scene.journal.campaign(id).await.unwrap().state == CampaignState::Paused
-        })
-        .await;
+        until("the mark", async || scene.journal.campaign(id).await.unwrap().state == CampaignState::Paused)
+            .await;
         // Those that were under way when it was taken, and no other.
         let so_far = started();
         tokio::time::sleep(PAUSE).await;
