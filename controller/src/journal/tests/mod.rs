@@ -3,6 +3,7 @@
 mod budgets;
 mod campaigns;
 mod damage;
+mod random;
 mod fleet_workers;
 mod runs;
 
