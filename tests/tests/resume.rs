@@ -80,7 +80,10 @@ fn a_killed_campaign_goes_on_repeats_nothing_and_ends_like_run() {
     assert_eq!(home.finish(child, OUT).code, -1, "the damage is real");
 
     let waits = shown(&home).expect("a campaign");
-    assert_eq!((&waits["state"], &waits["resume"]), (&"interrupted".into(), &format!("autoresearch resume {id}").into()));
+    assert_eq!(
+        (&waits["state"], &waits["resume"]),
+        (&"interrupted".into(), &format!("autoresearch resume {id}").into())
+    );
     let mut other = home.spawn(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3"]);
     wait_for("another campaign beside it", UNDER_WAY, || {
         let seen = shown(&home)?;
@@ -92,14 +95,16 @@ fn a_killed_campaign_goes_on_repeats_nothing_and_ends_like_run() {
     assert!(told.stderr.contains(&format!("autoresearch resume {id}")), "a script is told: {told:?}");
 
     let owner = home.spawn(&["resume", &id, "--output", "json"]);
-    wait_for("the new owner", OUT, || {
-        let refused = home.run(&["resume", &id]);
-        if refused.code == 2 && refused.stderr.contains(&format!("process {}", owner.id())) {
-            Ok(())
-        } else {
-            Err(format!("{refused:?}"))
-        }
+    let lock = home.data_dir().join("campaigns").join(&id).join("lock");
+    wait_for("the new owner", OUT, || match std::fs::read_to_string(&lock) {
+        Ok(pid) if pid == owner.id().to_string() => Ok(()),
+        other => Err(format!("{other:?}")),
     });
+    // Stopped, so that it is not over before it is asked for.
+    signal(owner.id(), Signal::SIGSTOP);
+    let refused = home.run(&["resume", &id]).expect(2);
+    assert!(refused.stderr.contains(&format!("process {}", owner.id())), "{refused:?}");
+    signal(owner.id(), Signal::SIGCONT);
     let ran = home.finish(owner, ENDS).expect(0).json();
     assert_eq!((&ran["id"], &ran["state"]), (&id.as_str().into(), &"finished".into()), "{ran:#}");
     let ended = home.run(&["show", &id, "--output", "json"]).expect(0).json();
@@ -120,7 +125,8 @@ fn an_interrupted_campaign_goes_on_from_before_and_its_report_is_replaced() {
     assert!(ran.stderr.contains(&format!("autoresearch resume {id}")), "{ran:?}");
     let path = home.run(&["report", &id, "--path"]).expect(0).stdout.trim().to_owned();
     let report = || {
-        let text = std::fs::read_to_string(std::path::Path::new(&path).with_extension("json")).expect("a report");
+        let text =
+            std::fs::read_to_string(std::path::Path::new(&path).with_extension("json")).expect("a report");
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
     assert_eq!(report()["state"], "interrupted");
@@ -162,7 +168,11 @@ fn without_a_terminal_it_goes_on_and_attach_comes_back_to_it() {
     assert_eq!((&ran["id"], &ran["state"]), (&id.as_str().into(), &"finished".into()), "{ran:#}");
     each_once(&shown(&home).expect("a campaign"));
     wait_for("the owner to go", OUT, || {
-        if std::path::Path::new(&format!("/proc/{pid}")).exists() { Err(format!("process {pid}")) } else { Ok(()) }
+        if std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            Err(format!("process {pid}"))
+        } else {
+            Ok(())
+        }
     });
 }
 
@@ -173,6 +183,6 @@ fn what_cannot_be_detached_says_why_and_leaves_nothing() {
     assert!(refused.stderr.contains("nowhere"), "{refused:?}");
     let folders = std::fs::read_dir(home.data_dir().join("campaigns")).map_or(0, Iterator::count);
     assert_eq!(folders, 0);
-    let unknown = home.run(&["attach", "0123"]).expect(2);
-    assert!(unknown.stderr.contains("0123"), "{unknown:?}");
+    let nothing = home.run(&["attach", "0123"]).expect(1);
+    assert!(nothing.stderr.contains("nothing was run"), "{nothing:?}");
 }

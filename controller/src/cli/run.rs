@@ -142,11 +142,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
 }
 
 /// A campaign with the same question that waits for somebody to go on with it: a person is asked, a script is told.
-async fn offered(
-    data_dir: &Path,
-    question: &str,
-    printer: Printer,
-) -> Result<Option<CampaignRow>, CliError> {
+async fn offered(data_dir: &Path, question: &str, printer: Printer) -> Result<Option<CampaignRow>, CliError> {
     let journal = match Journal::open_read_only(data_dir, SystemClock::shared()) {
         Ok(journal) => journal,
         Err(error) if error.is_not_there() => return Ok(None),

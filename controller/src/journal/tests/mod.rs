@@ -3,8 +3,8 @@
 mod budgets;
 mod campaigns;
 mod damage;
-mod random;
 mod fleet_workers;
+mod random;
 mod runs;
 
 use std::{path::Path, time::Duration};

@@ -122,7 +122,10 @@ async fn assert_sound(journal: &Journal, id: CampaignId) {
     let steps = journal.steps(id).await.unwrap();
     if let Some(stored) = journal.snapshot(id).await.unwrap() {
         let last = steps.iter().rev().find(|step| step.kind == "step").unwrap();
-        assert_eq!((stored.step, stored.snapshot.body.len() as u64), (last.sequence, last.body["runs"].as_u64().unwrap()));
+        assert_eq!(
+            (stored.step, stored.snapshot.body.len() as u64),
+            (last.sequence, last.body["runs"].as_u64().unwrap())
+        );
     }
     journal.check().await.unwrap();
 }
