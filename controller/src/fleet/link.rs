@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 use tonic::transport::Channel;
 
+use crate::telemetry::METRICS;
+
 use super::{
     Dialer, FleetError, WorkerView,
     dialer::{Client, client_over},
@@ -273,6 +275,7 @@ impl Core {
         self.life.send_if_modified(|life| {
             let current = life.generation == generation && life.open.is_some();
             if current {
+                METRICS.connections_broken.inc();
                 life.open = None;
                 (life.attempts, life.error, life.since) = (0, None, self.awake.now());
             }

@@ -13,6 +13,8 @@ use kit::{awake::Awake, clock::SystemClock, digest::Digest, task::CancellationTo
 use proto::v1;
 use tokio::sync::mpsc;
 
+use crate::telemetry::METRICS;
+
 /// Where a worker is, as people write it.
 pub mod address;
 /// Artifacts onto this machine's disk.
@@ -238,6 +240,7 @@ impl Fleet {
     ///
     /// # Errors
     /// Where the storage failed, and where no worker that could take it was there for long.
+    #[tracing::instrument(name = "run", skip_all, fields(run_id = start.run_id))]
     pub async fn run(
         &self,
         start: v1::StartRunRequest,
@@ -247,16 +250,23 @@ impl Fleet {
         if self.links().is_empty() {
             return Err(FleetError::NoWorker);
         }
-        match run::Errand::new(self, &start, cancel) {
-            Ok(errand) => errand.to_its_end(sink).await,
-            Err(rejected) => Ok(rejected),
-        }
+        let end = match run::Errand::new(self, &start, cancel) {
+            Ok(errand) => errand.to_its_end(sink).await?,
+            Err(rejected) => rejected,
+        };
+        METRICS.run_ended(match &end {
+            RunEnd::Finished(_) => "finished",
+            RunEnd::Lost { .. } => "lost",
+            RunEnd::Rejected { .. } => "rejected",
+        });
+        Ok(end)
     }
 
     /// As [`Fleet::resume`], where it is not known which worker has the run.
     ///
     /// # Errors
     /// As there.
+    #[tracing::instrument(name = "run", skip_all, fields(run_id = start.run_id))]
     pub async fn end(
         &self,
         start: &v1::StartRunRequest,
