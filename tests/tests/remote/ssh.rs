@@ -1,12 +1,16 @@
 //! `ssh://`: a first run in three commands, a campaign, and what an ssh that fails says.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use e2e::{Home, wait_for, worker::WorkerProcess};
 
 use crate::{
     PROGRAM, QUESTION, assert_succeeded,
-    net::{GPU, Pair},
+    net::{GPU, Pair, finish},
     sshd::Sshd,
 };
+
+const START: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
@@ -17,7 +21,10 @@ fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
     assert_eq!((added["name"].as_str(), added["kind"].as_str()), (Some("gpu"), Some("ssh")), "{added:#}");
     let (code, run) = pair.exec(PROGRAM);
     assert_succeeded(code, &run);
-    assert!(!pair.laptop.data_dir().join("worker").exists(), "no worker is started here where one is registered");
+    assert!(
+        !pair.laptop.data_dir().join("worker").exists(),
+        "no worker is started here where one is registered"
+    );
 
     let listed = pair.run(&["worker", "list", "--output", "json"]).expect(0).json();
     assert_eq!(listed["reachable"], true, "{listed:#}");
@@ -31,7 +38,8 @@ fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
 
     let campaign = pair.run(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3", "--output", "json"]);
     let campaign = campaign.expect(0).json();
-    let shown = pair.run(&["show", campaign["id"].as_str().expect("an id"), "--output", "json"]).expect(0).json();
+    let shown =
+        pair.run(&["show", campaign["id"].as_str().expect("an id"), "--output", "json"]).expect(0).json();
     let outcomes = shown["run_list"].as_array().expect("runs");
     assert!(outcomes.len() >= 6, "{shown:#}");
     assert!(outcomes.iter().all(|run| run["outcome"] == "succeeded"), "{shown:#}");
@@ -61,8 +69,9 @@ fn a_shell_that_prints_before_the_bridge_is_skipped() {
     let noise = "echo 'Welcome to the cluster!'; echo 'autoresearch-worker'; head -c 50000 /dev/zero | tr '\\0' x; echo\n";
     fs::write(pair.gpu.path().join(".bashrc"), noise).expect("a .bashrc");
     let sshd = Sshd::start(&mut pair);
-    let program = format!("ssh -F {} gpu-box true", pair.laptop.path().join("ssh_config").display());
-    let printed = crate::net::finish(pair.here.command("sh").args(["-c", &program]).into_command());
+    let mut ssh = pair.here.command("ssh");
+    ssh.arg("-F").arg(pair.laptop.path().join("ssh_config")).args(["gpu-box", "true"]);
+    let printed = finish(ssh);
     assert!(printed.stdout.starts_with("Welcome"), "the shell does print: {printed:?}");
     let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
     let (code, run) = pair.exec(PROGRAM);
@@ -93,12 +102,18 @@ fn what_ssh_says_is_what_the_user_reads_in_one_line() {
     }
     fs::write(pair.laptop.path().join("known_hosts"), "").expect("known hosts");
     let unknown = add("ssh://gpu-box");
-    assert!(unknown.contains("Host key verification failed") && unknown.contains("`ssh gpu-box`"), "{unknown}");
+    assert!(
+        unknown.contains("Host key verification failed") && unknown.contains("`ssh gpu-box`"),
+        "{unknown}"
+    );
     // The host is down: bounded by ssh's own time-out.
     pair.wire("down");
     let down = add("ssh://gpu-box");
     assert!(down.contains("ssh:"), "{down}");
-    assert!(pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty(), "nothing is stored");
+    assert!(
+        pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty(),
+        "nothing is stored"
+    );
     drop(sshd);
 }
 
@@ -107,8 +122,15 @@ fn a_host_that_is_down_is_said_and_the_others_are_used() {
     let mut pair = Pair::new();
     let sshd = Sshd::start(&mut pair);
     let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
-    let worker = pair.serve_beside();
-    let _ = pair.run(&["worker", "add", "here", &format!("unix:{}", worker.socket.display())]).expect(0);
+    let beside = Home::new();
+    let mut other = WorkerProcess::start(&beside, &[]);
+    let socket = other.folder.join("worker.sock");
+    wait_for(
+        "the other worker",
+        START,
+        || if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) },
+    );
+    let _ = pair.run(&["worker", "add", "here", &format!("unix:{}", socket.display())]).expect(0);
     pair.wire("down");
     let program = pair.laptop.file("program.py", PROGRAM);
     let ran = pair.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"]);
@@ -121,6 +143,6 @@ fn a_host_that_is_down_is_said_and_the_others_are_used() {
     assert_eq!((&rows[0]["name"], &rows[0]["reachable"]), (&"here".into(), &true.into()), "newest first");
     assert_eq!((&rows[1]["name"], &rows[1]["reachable"]), (&"gpu".into(), &false.into()));
     assert!(rows[1]["problem"].as_str().is_some_and(|problem| !problem.is_empty()), "{listed:?}");
-    drop(worker);
+    other.stop();
     drop(sshd);
 }

@@ -55,7 +55,8 @@ impl Sshd {
         let hosts = fs::read_to_string(there.join("host_key.pub")).expect("the host's key");
         let mut words = hosts.split_whitespace();
         let (kind, host_key) = (words.next().expect("a kind"), words.next().expect("a key"));
-        fs::write(here.join("known_hosts"), format!("[{GPU}]:{PORT} {kind} {host_key}\n")).expect("known hosts");
+        fs::write(here.join("known_hosts"), format!("[{GPU}]:{PORT} {kind} {host_key}\n"))
+            .expect("known hosts");
         let client = format!(
             "Host gpu-box\n  HostName {GPU}\n  Port {PORT}\n  User root\n  IdentityFile {home}/user_key\n  IdentitiesOnly yes\n\
              Host *\n  UserKnownHostsFile {home}/known_hosts\n  GlobalKnownHostsFile none\n  IdentityFile {home}/user_key\n  IdentitiesOnly yes\n  IdentityAgent none\n",
