@@ -45,7 +45,7 @@ impl Sshd {
         let log = there.join("sshd.log");
         let config = format!(
             "Port {PORT}\nListenAddress {GPU}\nHostKey {home}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
-             PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+             PermitRootLogin prohibit-password\nAllowUsers root\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              AuthorizedKeysFile {home}/authorized_keys\nPrintMotd no\nLogLevel VERBOSE\n\
              SetEnv PATH={programs}:/usr/local/bin:/usr/bin:/bin HOME={home} XDG_CACHE_HOME={kept} AUTORESEARCH_WORKER_DATA_DIR={worker}\n",
             home = there.display(),
