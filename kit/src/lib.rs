@@ -27,5 +27,7 @@ pub mod retry;
 pub mod size;
 /// The one way to start a task and to stop it.
 pub mod task;
+/// What a program tells those who watch it: logs, traces, metrics.
+pub mod telemetry;
 /// Text that came from a sandbox, made safe for a terminal.
 pub mod text;

@@ -23,7 +23,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use kit::task::CancellationToken;
+use kit::{
+    task::CancellationToken,
+    telemetry::{LogFormat, Settings, Telemetry, endpoint},
+};
 use serde::Serialize;
 
 use crate::{
@@ -59,6 +62,9 @@ struct Common {
     /// Log what happens to standard error, like `info` or `worker=debug`
     #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "AUTORESEARCH_LOG")]
     log: String,
+    /// Write log lines as `text` or `json` [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +110,8 @@ struct Flags {
     backend: Option<BackendName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     docker: Option<DockerFlags>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,9 +124,22 @@ impl Common {
         let flags = Flags {
             data_dir: self.data_dir.clone(),
             docker: self.docker_host.clone().map(|host| DockerFlags { host }),
+            log_format: self.log_format,
             ..more
         };
         WorkerConfig::load(self.config.as_deref(), flags)
+    }
+
+    /// Before anything else is said. What is wrong with the configuration is the command's to tell.
+    fn telemetry(&self) -> Telemetry {
+        let config = self.configure(Flags::default()).unwrap_or_default();
+        Telemetry::start(&Settings {
+            service: "autoresearch-worker",
+            log: self.log.clone(),
+            log_format: self.log_format.unwrap_or(config.log_format),
+            colour: io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
+            otlp: endpoint(config.otlp_endpoint.as_deref()),
+        })
     }
 }
 
@@ -131,7 +152,6 @@ const EXIT_FAILED: u8 = 1;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(&arguments.common.log);
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -153,6 +173,7 @@ fn run(arguments: &Arguments) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shutdown = CancellationToken::new();
     let result = runtime.block_on(async {
+        let _telemetry = arguments.common.telemetry();
         match &arguments.command {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Init(command) => command.run(&arguments.common),
@@ -180,25 +201,6 @@ fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
         shutdown.cancel();
     });
     Ok(())
-}
-
-fn start_log(filter: &str) {
-    let (filter, wrong) = match tracing_subscriber::EnvFilter::try_new(filter) {
-        Ok(filter) => (filter, None),
-        Err(error) => (tracing_subscriber::EnvFilter::new("info"), Some(error)),
-    };
-    let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    // One that is installed already, as in a test, stays.
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .try_init()
-        .ok();
-    if let Some(error) = wrong {
-        tracing::warn!(%error, "--log cannot be read; using `info`");
-    }
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

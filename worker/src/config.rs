@@ -11,7 +11,7 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Serialized, Toml},
 };
-use kit::{duration::Span, size::Bytes};
+use kit::{duration::Span, size::Bytes, telemetry::LogFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -53,6 +53,13 @@ pub struct WorkerConfig {
     pub remote: RemoteConfig,
     /// Finished runs that nobody released are kept for so long, counted while a worker runs.
     pub retention: Span,
+    /// Where Prometheus may read `/metrics`, like `127.0.0.1:9464`. Unset: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where spans go by OTLP over gRPC, like `http://127.0.0.1:4317`; `OTEL_EXPORTER_OTLP_ENDPOINT` goes before it.
+    /// Unset: nowhere.
+    pub otlp_endpoint: Option<String>,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
 }
 
 /// A way to make sandboxes.
@@ -224,6 +231,9 @@ impl Default for WorkerConfig {
                 invitation_lifetime: Span(kit::identity::INVITATION_LIFETIME),
             },
             retention: span(30 * 86_400),
+            metrics_listen: None,
+            otlp_endpoint: None,
+            log_format: LogFormat::Text,
         }
     }
 }

@@ -86,6 +86,9 @@ pub enum ServeError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The page of metrics.
+    #[error(transparent)]
+    Metrics(#[from] kit::telemetry::ScrapeError),
     /// Other machines need a key to know this one by.
     #[error(
         "{0} is no loopback address, so TLS is needed, and this worker has no keys: `autoresearch-worker init` makes them and prints a string to join with"
@@ -119,11 +122,22 @@ pub fn socket_path(data_dir: &Path) -> Result<PathBuf, ServeError> {
     }
 }
 
+/// Refuses to listen for other machines without keys, before anything is made.
+///
+/// # Errors
+/// [`ServeError::NoKeys`].
+pub fn check_listen(config: &WorkerConfig) -> Result<(), ServeError> {
+    let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) else { return Ok(()) };
+    let keys = listen::access::keys_folder(&config.data_folder()?);
+    if kit::identity::Identity::exists(&keys) { Ok(()) } else { Err(ServeError::NoKeys(address)) }
+}
+
 /// Serves until `shutdown`, or, with `idle_exit`, until nobody needs it.
 ///
 /// # Errors
 /// [`ServeError`], before the socket is there, or where the server itself fails.
 pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    check_listen(&config)?;
     let data_dir = config.data_folder()?;
     let _lock = own(&data_dir)?;
     let worker_id = worker_id(&data_dir)?;
@@ -180,6 +194,7 @@ async fn serve_rooms(
     let clock = SystemClock::shared();
     let boot_id = host::boot_id();
     let registry = open_registry(&config, data_dir, &rooms, &boot_id, Arc::clone(&clock)).await?;
+    crate::telemetry::serve(&config, &registry, &shutdown).await?;
     let access = Access::open(data_dir, config.remote.certificate_lifetime.0, Arc::clone(&clock))?;
     let socket = socket_path(data_dir)?;
 

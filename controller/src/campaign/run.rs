@@ -159,7 +159,9 @@ pub async fn end_of(journal: &Journal, id: CampaignId) -> Result<Option<Campaign
     }))
 }
 
+#[tracing::instrument(name = "campaign", skip_all, fields(campaign_id = %driver.id))]
 async fn to_its_end(mut driver: Driver) -> Result<CampaignEnd, CampaignError> {
+    let _at_work = crate::telemetry::METRICS.campaign();
     let (journal, id) = (driver.deps.journal.clone(), driver.id);
     let stopped_by = match driver.drive().await {
         Ok(stopped) => stopped,

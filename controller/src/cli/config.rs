@@ -56,6 +56,12 @@ pub struct Config {
     pub backend: Option<String>,
     /// Where workers that dial in are awaited, like 0.0.0.0:7434; where they were invited to if unset.
     pub listen: Option<SocketAddr>,
+    /// Where Prometheus may read `/metrics` while a command researches, like `127.0.0.1:9464`.
+    pub metrics_listen: Option<std::net::SocketAddr>,
+    /// Where spans go by OTLP over gRPC; `OTEL_EXPORTER_OTLP_ENDPOINT` goes before it.
+    pub otlp_endpoint: Option<String>,
+    /// `text` or `json`.
+    pub log_format: kit::telemetry::LogFormat,
 }
 
 impl Default for Config {
@@ -77,6 +83,9 @@ impl Default for Config {
             max_repairs: 3,
             backend: None,
             listen: None,
+            metrics_listen: None,
+            otlp_endpoint: None,
+            log_format: kit::telemetry::LogFormat::Text,
         }
     }
 }

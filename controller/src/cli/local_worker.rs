@@ -201,6 +201,12 @@ impl Dialer for LocalWorker {
     }
 }
 
+/// How the local worker may be watched: as any worker, by its own configuration.
+pub fn watched() -> (&'static str, kit::telemetry::LogFormat, Option<String>) {
+    let config = worker::config::WorkerConfig::load(None, serde_json::json!({})).unwrap_or_default();
+    ("autoresearch-worker", config.log_format, config.otlp_endpoint)
+}
+
 /// The hidden command: serves until idle.
 ///
 /// # Errors

@@ -93,6 +93,7 @@ struct Flags {
 pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let flags = Flags { data_dir: global.data_dir.clone(), ..args.flags };
     let config = Config::load(&flags)?;
+    crate::telemetry::serve(config.metrics_listen).await?;
     let settings = settings(question(&args.question)?, &config);
     settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
     let keys = llm::Keys::from_env();

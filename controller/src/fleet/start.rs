@@ -7,6 +7,8 @@ use proto::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::telemetry::{METRICS, traced};
+
 use super::{
     ImageChoice, RunEnd, blobs,
     blobs::Pantry,
@@ -91,9 +93,10 @@ pub(super) async fn start(way: &mut Way<'_>, needs: &Needs, pantry: &Pantry) -> 
         // If the answer is lost, this is the worker that may have it.
         way.worker_id = Some(line.view.worker_id.clone());
         let mut client = line.client.clone();
-        let status = match line.ask("StartRun", client.start_run(way.start.clone())).await {
+        let status = match line.ask("StartRun", client.start_run(traced(way.start.clone()))).await {
             Ok(_) => {
                 kit::halt::at("controller.starting");
+                METRICS.runs_placed.inc();
                 way.heard();
                 let view = &line.view;
                 return Started::Here { worker_id: view.worker_id.clone(), boot_id: view.boot_id.clone() };

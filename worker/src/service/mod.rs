@@ -175,16 +175,19 @@ impl WorkerService for Service {
     }
 
     async fn start_run(&self, request: Request<StartRunRequest>) -> Answer<StartRunResponse> {
+        let parent = request.metadata().get("traceparent").cloned();
         let (caller, request) = membership::split(request);
         let id = run_id(&request.run_id)?;
+        let span = tracing::info_span!("StartRun", run_id = %id);
+        kit::telemetry::follow(&span, parent.as_ref().and_then(|value| value.to_str().ok()));
         let owner = caller.owner(&request.controller_id)?.to_owned();
         if self.shutdown.is_cancelled() {
             return Err(CallError::Stopping.into());
         }
         // In a task of its own: a connection that drops halfway through an admission drops nothing.
         let registry = Arc::clone(&self.registry);
-        let started =
-            kit::task::spawn("start run", async move { registry.start(id, &owner, &request.spec).await });
+        let admission = async move { registry.start(id, &owner, &request.spec).await };
+        let started = span.in_scope(|| kit::task::spawn("start run", admission));
         let run = started.await.ok().flatten().ok_or(CallError::Stopping)?.map_err(CallError::from)?;
         Ok(Response::new(StartRunResponse { run: Some(run.wire(self.now())) }))
     }
