@@ -1,24 +1,64 @@
 //! `ssh://`: a first run in three commands, a campaign, and what an ssh that fails says.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
-use e2e::{Home, wait_for, worker::WorkerProcess};
+use e2e::{Home, home::binary, wait_for, worker::WorkerProcess};
 
 use crate::{
-    PROGRAM, QUESTION, assert_succeeded,
+    PROGRAM, assert_succeeded,
     net::{GPU, Pair, finish},
     sshd::Sshd,
 };
 
 const START: Duration = Duration::from_secs(60);
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// The first block of the section that a new user reads, line by line.
+fn from_the_readme() -> Vec<String> {
+    let readme = fs::read_to_string(format!("{REPOSITORY}/README.md")).expect("the README");
+    let section = readme.split("## A worker on another machine").nth(1).expect("the section");
+    let block = section.split("```").nth(1).expect("a block").trim();
+    let built = binary("autoresearch-worker");
+    let built = built.parent().expect("a folder").display().to_string();
+    block.lines().map(|line| line.replace("target/debug", &built)).collect()
+}
+
+/// A folder for PATH: the program, and the test's own ssh under its name.
+fn tools(pair: &Pair) -> PathBuf {
+    let folder = pair.laptop.path().join("bin");
+    fs::create_dir_all(&folder).expect("a folder");
+    let config = pair.laptop.path().join("ssh_config");
+    let ssh = format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", config.display());
+    fs::write(folder.join("ssh"), ssh).expect("a script");
+    fs::set_permissions(folder.join("ssh"), fs::Permissions::from_mode(0o755)).expect("a script");
+    let link = folder.join("autoresearch");
+    fs::remove_file(&link).ok();
+    std::os::unix::fs::symlink(binary("autoresearch"), link).expect("a link");
+    folder
+}
 
 #[test]
 fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
     let mut pair = Pair::new();
     let sshd = Sshd::start(&mut pair);
-    // The README's three commands; the first one is typed as `ssh gpu-box autoresearch-worker doctor` or not at all.
-    let added = pair.run(&["worker", "add", "gpu", "ssh://gpu-box", "--output", "json"]).expect(0).json();
-    assert_eq!((added["name"].as_str(), added["kind"].as_str()), (Some("gpu"), Some("ssh")), "{added:#}");
+    let commands = from_the_readme();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in &commands {
+        let mut shell = pair.here.command("sh");
+        pair.laptop.dress(&mut shell);
+        shell.args(["-c", command]).current_dir(REPOSITORY);
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell.env("PATH", format!("{}:{path}", tools(&pair).display()));
+        let ran = finish(shell).expect(0);
+        println!("$ {command}\n{}{}", ran.stderr, ran.stdout);
+    }
+    let campaign = pair.run(&["list", "--output", "json"]).expect(0).json();
+    assert_eq!(campaign["state"], "finished", "{campaign:#}");
+    let id = campaign["id"].as_str().expect("an id");
+    let shown = pair.run(&["show", id, "--output", "json"]).expect(0).json();
+    let outcomes = shown["run_list"].as_array().expect("runs");
+    assert!(outcomes.len() >= 6, "{shown:#}");
+    assert!(outcomes.iter().all(|run| run["outcome"] == "succeeded"), "{shown:#}");
     let (code, run) = pair.exec(PROGRAM);
     assert_succeeded(code, &run);
     assert!(
@@ -30,19 +70,15 @@ fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
     assert_eq!(listed["reachable"], true, "{listed:#}");
     assert_eq!(listed["state"], "active");
     assert!(listed["slots_free"].as_u64().is_some_and(|n| n > 0), "{listed:#}");
-    assert_eq!(listed["id"], added["id"]);
+    let worker_id = fs::read_to_string(pair.worker_folder().join("worker-id")).expect("its id");
+    assert_eq!(listed["id"], worker_id.trim(), "it is the one over there");
     let shown = pair.run(&["worker", "show", "gpu"]).expect(0);
-    assert!(shown.stdout.contains("ssh://gpu-box") && shown.stdout.contains("slots"), "{shown:?}");
+    assert!(
+        shown.stdout.contains("ssh://gpu-box/~/autoresearch-worker") && shown.stdout.contains("slots"),
+        "{shown:?}"
+    );
     let doctor = pair.run(&["doctor", "--output", "json"]).expect(0).json();
     assert_eq!(doctor["workers"][0]["name"], "gpu", "{doctor:#}");
-
-    let campaign = pair.run(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3", "--output", "json"]);
-    let campaign = campaign.expect(0).json();
-    let shown =
-        pair.run(&["show", campaign["id"].as_str().expect("an id"), "--output", "json"]).expect(0).json();
-    let outcomes = shown["run_list"].as_array().expect("runs");
-    assert!(outcomes.len() >= 6, "{shown:#}");
-    assert!(outcomes.iter().all(|run| run["outcome"] == "succeeded"), "{shown:#}");
 
     // Taken twice under another name, and under the same.
     let again = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(2);
