@@ -9,12 +9,13 @@
 
 #[path = "../src/fleet/tests/chaos.rs"]
 mod chaos;
+#[allow(dead_code, reason = "the tests of the fleet do more to it")]
 #[path = "../src/fleet/tests/fake_worker.rs"]
 mod fake_worker;
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -35,7 +36,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use prost::Message as _;
 use proto::v1;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, BufReader},
     process::Command,
     sync::oneshot,
 };
@@ -92,7 +93,8 @@ async fn workers(folder: &Path) -> anyhow::Result<()> {
     let (all, token) = (workers.clone(), stop.clone());
     let chaos = Chaos { pause: Duration::from_millis(100), away: Duration::from_secs(2), wipe_every: 50 };
     let happened = kit::task::spawn("night", async move { night(&all, chaos, token).await });
-    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    let ended = kit::task::blocking("wait for the end", || std::io::stdin().read_to_end(&mut Vec::new()));
+    ended.await.context("nobody waits")??;
     stop.cancel();
     let happened = happened.await?.context("the night failed")?;
     let mut begun: BTreeMap<String, u32> = BTreeMap::new();
