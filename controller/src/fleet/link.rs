@@ -290,12 +290,12 @@ impl Core {
     }
 
     fn open_line(self: &Arc<Self>) -> Option<Line> {
-        let (channel, generation) = {
+        let (channel, which) = {
             let now = self.life.borrow();
-            (now.open.clone()?, now.generation)
+            (now.open.clone()?, (now.generation, now.since))
         };
         let view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(Line::new(client_over(channel), view, generation, self.clone()))
+        Some(Line::new(client_over(channel), view, which, self.clone()))
     }
 
     fn remember(&self, info: v1::GetWorkerResponse) {
