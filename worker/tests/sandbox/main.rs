@@ -11,6 +11,7 @@
 
 mod fixture;
 mod launcher;
+mod machine;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
 

@@ -25,7 +25,7 @@ const DELEGATED: &str = "trusted.delegate";
 const DELEGATED_TO_USERS: &str = "user.delegate";
 const PERIOD_MICROS: u64 = 100_000;
 const PLAIN_REMEDY: &str = "start the worker with a cgroup of its own: systemd-run --user --scope -p Delegate=yes autoresearch-worker serve";
-const REMEDY: &str = "start the worker as a service of its own: systemd-run -p Delegate=yes -p DelegateSubgroup=worker -p KillMode=process autoresearch-worker serve";
+const REMEDY: &str = "start the worker as a service of its own: systemd-run -p Delegate=yes -p KillMode=process autoresearch-worker serve";
 
 /// The node below which this worker makes its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
