@@ -20,5 +20,7 @@ pub mod llm;
 pub mod report;
 /// Estimates, intervals, verdicts, the ledger: METHOD.
 pub mod stats;
+/// Numbers for those who watch.
+pub mod telemetry;
 
 pub use library::{AutoResearch, Builder, Error, Outcome};

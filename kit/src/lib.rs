@@ -1,6 +1,8 @@
 //! What both programs need and the domain does not know. Nothing here knows of runs, campaigns, models or the
 //! protocol; whatever does belongs in `worker` or `controller`.
 
+/// Time that counts only while this program is awake, and word when it slept.
+pub mod awake;
 /// Time comes in from outside: wall, monotonic, and the clock that goes on while the machine sleeps.
 pub mod clock;
 /// SHA-256 digests as a type, with a hasher for files and streams.
@@ -25,5 +27,7 @@ pub mod retry;
 pub mod size;
 /// The one way to start a task and to stop it.
 pub mod task;
+/// What a program tells those who watch it: logs, traces, metrics.
+pub mod telemetry;
 /// Text that came from a sandbox, made safe for a terminal.
 pub mod text;

@@ -1,11 +1,17 @@
 //! The command line of `autoresearch-worker`. Standard output is data, standard error is talk.
 
+/// `connect`.
+mod connect;
+/// `controllers list`, `revoke`.
+mod controllers;
 /// `dataset add`, `list`, `show`, `verify`, `remove`.
 mod dataset;
 /// `doctor`.
 mod doctor;
 /// `image …`.
 mod image;
+/// `init`.
+mod init;
 /// `serve`.
 mod serve;
 
@@ -17,12 +23,16 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use kit::task::CancellationToken;
+use kit::{
+    task::CancellationToken,
+    telemetry::{LogFormat, Settings, Telemetry, endpoint},
+};
 use serde::Serialize;
 
 use crate::{
     config::{BackendName, ConfigError, WorkerConfig},
     datasets::DataSetError,
+    serve::ServeError,
 };
 
 /// Runs one program per sandbox under hard limits, streams what it prints and measures, and keeps what it made.
@@ -52,12 +62,22 @@ struct Common {
     /// Log what happens to standard error, like `info` or `worker=debug`
     #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "AUTORESEARCH_LOG")]
     log: String,
+    /// Write log lines as `text` or `json` [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve runs until stopped
     Serve(serve::Serve),
+    /// Let another machine in: make keys, listen with TLS, print one string to join with
+    Init(init::Init),
+    /// Bridge standard input and output to the worker, and start one where none runs
+    Connect(connect::Connect),
+    /// Who was let in from other machines
+    #[command(subcommand)]
+    Controllers(controllers::Controllers),
     /// Say what works on this host, and what to do about the rest
     Doctor(doctor::Doctor),
     /// Build, list and choose the images that runs may name
@@ -90,6 +110,8 @@ struct Flags {
     backend: Option<BackendName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     docker: Option<DockerFlags>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,9 +124,22 @@ impl Common {
         let flags = Flags {
             data_dir: self.data_dir.clone(),
             docker: self.docker_host.clone().map(|host| DockerFlags { host }),
+            log_format: self.log_format,
             ..more
         };
         WorkerConfig::load(self.config.as_deref(), flags)
+    }
+
+    /// Before anything else is said. What is wrong with the configuration is the command's to tell.
+    fn telemetry(&self) -> Telemetry {
+        let config = self.configure(Flags::default()).unwrap_or_default();
+        Telemetry::start(&Settings {
+            service: "autoresearch-worker",
+            log: self.log.clone(),
+            log_format: self.log_format.unwrap_or(config.log_format),
+            colour: io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
+            otlp: endpoint(config.otlp_endpoint.as_deref()),
+        })
     }
 }
 
@@ -117,7 +152,6 @@ const EXIT_FAILED: u8 = 1;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(&arguments.common.log);
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -125,7 +159,9 @@ pub fn main() -> ExitCode {
             // Where standard error is closed there is nobody to tell.
             io::stderr().write_all(text.as_bytes()).ok();
             let data_set = error.downcast_ref::<DataSetError>().is_some_and(DataSetError::is_usage);
-            let usage = error.is::<ConfigError>() || data_set;
+            let remote = error.is::<kit::identity::TextError>() || error.is::<init::InitError>();
+            let keys = matches!(error.downcast_ref::<ServeError>(), Some(ServeError::NoKeys(_)));
+            let usage = error.is::<ConfigError>() || data_set || remote || keys;
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
@@ -137,8 +173,12 @@ fn run(arguments: &Arguments) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shutdown = CancellationToken::new();
     let result = runtime.block_on(async {
+        let _telemetry = arguments.common.telemetry();
         match &arguments.command {
             Command::Serve(command) => command.run(&arguments.common, shutdown.clone()).await,
+            Command::Init(command) => command.run(&arguments.common),
+            Command::Connect(command) => command.run(&arguments.common, &arguments.common.log).await,
+            Command::Controllers(command) => command.run(&arguments.common),
             Command::Doctor(command) => command.run(&arguments.common).await,
             Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Dataset(command) => command.run(&arguments.common).await,
@@ -161,25 +201,6 @@ fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
         shutdown.cancel();
     });
     Ok(())
-}
-
-fn start_log(filter: &str) {
-    let (filter, wrong) = match tracing_subscriber::EnvFilter::try_new(filter) {
-        Ok(filter) => (filter, None),
-        Err(error) => (tracing_subscriber::EnvFilter::new("info"), Some(error)),
-    };
-    let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    // One that is installed already, as in a test, stays.
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .try_init()
-        .ok();
-    if let Some(error) = wrong {
-        tracing::warn!(%error, "--log cannot be read; using `info`");
-    }
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -11,7 +11,7 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Serialized, Toml},
 };
-use kit::{duration::Span, size::Bytes};
+use kit::{duration::Span, size::Bytes, telemetry::LogFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,7 +30,8 @@ pub const PREFIX: &str = "AUTORESEARCH_WORKER_";
 pub struct WorkerConfig {
     /// State: runs, blobs, sandboxes, lock and socket. Unset: `$XDG_DATA_HOME/autoresearch/worker`.
     pub data_dir: Option<PathBuf>,
-    /// A loopback address to listen on besides the socket; every local user is then the worker's owner.
+    /// An address to listen on besides the socket: on loopback without TLS, and every local user is then the worker's
+    /// owner; on any other with TLS, for which `init` must have made keys.
     pub listen: Option<SocketAddr>,
     /// Stop as soon as there is neither a connection nor a run that has not ended.
     pub idle_exit: bool,
@@ -48,8 +49,17 @@ pub struct WorkerConfig {
     pub packages: PackageConfig,
     /// Of runs.
     pub limits: LimitConfig,
+    /// Reaching it from other machines.
+    pub remote: RemoteConfig,
     /// Finished runs that nobody released are kept for so long, counted while a worker runs.
     pub retention: Span,
+    /// Where Prometheus may read `/metrics`, like `127.0.0.1:9464`. Unset: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where spans go by OTLP over gRPC, like `http://127.0.0.1:4317`; `OTEL_EXPORTER_OTLP_ENDPOINT` goes before it.
+    /// Unset: nowhere.
+    pub otlp_endpoint: Option<String>,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
 }
 
 /// A way to make sandboxes.
@@ -155,6 +165,16 @@ pub struct LimitTable {
     pub artifact_files: u32,
 }
 
+/// Reaching the worker from other machines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteConfig {
+    /// Of this worker's certificate, which is renewed by itself. At most 400 days count.
+    pub certificate_lifetime: Span,
+    /// How long the string that `init` prints can be used.
+    pub invitation_lifetime: Span,
+}
+
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
@@ -206,7 +226,14 @@ impl Default for WorkerConfig {
                     artifact_files: 5000,
                 },
             },
+            remote: RemoteConfig {
+                certificate_lifetime: Span(kit::identity::LIFETIME),
+                invitation_lifetime: Span(kit::identity::INVITATION_LIFETIME),
+            },
             retention: span(30 * 86_400),
+            metrics_listen: None,
+            otlp_endpoint: None,
+            log_format: LogFormat::Text,
         }
     }
 }
@@ -243,11 +270,9 @@ pub enum ConfigError {
     /// A key that is unknown or has a wrong value; names it and where it stands.
     #[error("{0}")]
     Key(String),
-    /// Only loopback, until there is TLS.
-    #[error(
-        "listen: {0} is no loopback address: without TLS and authentication the worker listens on 127.0.0.1 or ::1 only"
-    )]
-    NotLoopback(SocketAddr),
+    /// A time in which nothing can be done.
+    #[error("remote.{0} is too short: {1} at least")]
+    TooShort(&'static str, Span),
     /// A number that makes no run possible.
     #[error("limits.{0} must be over 0")]
     Zero(&'static str),
@@ -272,9 +297,11 @@ impl WorkerConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if let Some(address) = self.listen.filter(|address| !address.ip().is_loopback()) {
-            return Err(ConfigError::NotLoopback(address));
-        }
+        let long = |name, span: Span, least: Span| {
+            if span.0 < least.0 { Err(ConfigError::TooShort(name, least)) } else { Ok(()) }
+        };
+        long("certificate_lifetime", self.remote.certificate_lifetime, Span(Duration::from_secs(3600)))?;
+        long("invitation_lifetime", self.remote.invitation_lifetime, Span(Duration::from_secs(1)))?;
         let zero = |name, zero: bool| if zero { Err(ConfigError::Zero(name)) } else { Ok(()) };
         zero("default.pids", self.limits.default.pids == 0)?;
         zero("default.metric_points", self.limits.default.metric_points == 0)?;
@@ -382,7 +409,8 @@ mod tests {
         assert!(nested.contains("memroy") && nested.contains("c.toml"), "{nested}");
         let value = message("[limits.default]\ntime = \"8x\"");
         assert!(value.contains("limits.default.time") && value.contains("8x"), "{value}");
-        assert!(message("listen = \"0.0.0.0:7\"").contains("0.0.0.0:7"));
+        let short = message("[remote]\ncertificate_lifetime = \"1m\"");
+        assert!(short.contains("remote.certificate_lifetime") && short.contains("1h"), "{short}");
         assert!(message("[limits.default]\npids = 0").contains("limits.default.pids"));
         let missing = WorkerConfig::load(Some(Path::new("/nowhere/x.toml")), Flags::default());
         assert!(missing.unwrap_err().to_string().contains("/nowhere/x.toml"));

@@ -25,3 +25,5 @@ pub mod sandbox;
 pub mod serve;
 /// The gRPC face.
 pub mod service;
+/// Numbers for those who watch.
+pub mod telemetry;

@@ -1,7 +1,7 @@
-//! The process: its folder and lock, its sockets, its start and its end.
+//! The process: its folder and lock, its start and its end. How connections come in is in `listen`.
 //!
 //! ```text
-//! DATA_DIR/{worker-id, lock, worker.sock, running-time, runs/, sandboxes/, blobs/, datasets/, tombstones}
+//! DATA_DIR/{worker-id, lock, worker.sock, running-time, keys/, runs/, sandboxes/, blobs/, datasets/, tombstones}
 //! ```
 //!
 //! Order of a start: folder, lock, the sweep and the recovery of runs, and only then the socket: whoever gets through
@@ -16,12 +16,13 @@ pub mod host;
 mod idle;
 /// The images of a backend, as runs ask for them.
 pub mod images;
+/// How connections come in, and whose they are.
+pub mod listen;
 /// The real backends, images and slots.
 pub mod rooms;
 
 use std::{
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -30,14 +31,18 @@ use std::{
 use kit::{
     clock::{Clock, SystemClock},
     folder::{FolderError, Lock},
+    identity::{IdentityError, StoreError},
     task::CancellationToken,
 };
 use proto::v1::worker_service_server::WorkerServiceServer;
-use tokio::{net::UnixListener, sync::watch};
-use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
-use tonic::transport::{Server, server::TcpIncoming};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{service::Routes, transport::Server};
 
-use self::{connection::Counted, rooms::Rooms};
+use self::{
+    listen::{Access, Connection, Doors, GuardLayer, Places},
+    rooms::Rooms,
+};
 use crate::{
     blobs::Blobs,
     config::WorkerConfig,
@@ -54,9 +59,6 @@ use crate::{
 const SOCKET_PATH_MAX: usize = 107;
 /// HTTP/2 pings, and how long their answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// A reader that never reads holds up no other stream.
-const STREAM_WINDOW: u32 = 128 << 10;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Connections get so long to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(600);
@@ -84,9 +86,20 @@ pub enum ServeError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Only loopback, until there is TLS.
-    #[error("{0} is no loopback address: without TLS the worker listens on 127.0.0.1 or ::1 only")]
-    NotLoopback(SocketAddr),
+    /// The page of metrics.
+    #[error(transparent)]
+    Metrics(#[from] kit::telemetry::ScrapeError),
+    /// Other machines need a key to know this one by.
+    #[error(
+        "{0} is no loopback address, so TLS is needed, and this worker has no keys: `autoresearch-worker init` makes them and prints a string to join with"
+    )]
+    NoKeys(SocketAddr),
+    /// Our own key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Who was let in, or where to listen and whom to dial.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Reflection or transport.
     #[error("the gRPC server ended")]
     Server(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -109,11 +122,22 @@ pub fn socket_path(data_dir: &Path) -> Result<PathBuf, ServeError> {
     }
 }
 
+/// Refuses to listen for other machines without keys, before anything is made.
+///
+/// # Errors
+/// [`ServeError::NoKeys`].
+pub fn check_listen(config: &WorkerConfig) -> Result<(), ServeError> {
+    let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) else { return Ok(()) };
+    let keys = listen::access::keys_folder(&config.data_folder()?);
+    if kit::identity::Identity::exists(&keys) { Ok(()) } else { Err(ServeError::NoKeys(address)) }
+}
+
 /// Serves until `shutdown`, or, with `idle_exit`, until nobody needs it.
 ///
 /// # Errors
 /// [`ServeError`], before the socket is there, or where the server itself fails.
 pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    check_listen(&config)?;
     let data_dir = config.data_folder()?;
     let _lock = own(&data_dir)?;
     let worker_id = worker_id(&data_dir)?;
@@ -170,50 +194,29 @@ async fn serve_rooms(
     let clock = SystemClock::shared();
     let boot_id = host::boot_id();
     let registry = open_registry(&config, data_dir, &rooms, &boot_id, Arc::clone(&clock)).await?;
+    crate::telemetry::serve(&config, &registry, &shutdown).await?;
+    let access = Access::open(data_dir, config.remote.certificate_lifetime.0, Arc::clone(&clock))?;
     let socket = socket_path(data_dir)?;
-    let unix = bind(&socket)?;
-    let tcp = config.listen.map(listen).transpose()?;
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServiceServer<Service>>().await;
     let process_id = ProcessId::new().to_string();
     let identity = Identity { worker_id, boot_id, process_id };
+    let worker_id = identity.worker_id.clone();
     let service = Service::new(Arc::clone(&registry), identity, rooms.machine, health, shutdown.clone());
-    let connections = watch::Sender::new(connection::Connections::default());
+    let routes = routes(service, health_service)?;
 
-    let router = || -> Result<_, ServeError> {
-        let failed = |error| ServeError::Server(Box::new(error));
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        Ok(Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .add_service(
-                WorkerServiceServer::new(service.clone())
-                    .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(proto::MESSAGE_BYTES_MAX),
-            )
-            .add_service(health_service.clone())
-            .add_service(reflection().build_v1().map_err(failed)?)
-            .add_service(reflection().build_v1alpha().map_err(failed)?))
+    let connections = watch::Sender::new(connection::Connections::default());
+    let (plain, tls) = match config.listen {
+        Some(address) if address.ip().is_loopback() => (Some(address), None),
+        other => (None, other),
     };
-    let count = connections.clone();
-    let incoming = UnixListenerStream::new(unix).map(move |stream| stream.map(|s| Counted::new(s, &count)));
-    let local = router()?.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    let count = connections.clone();
-    let remote = match tcp {
-        Some(tcp) => {
-            let incoming = tcp.map(move |stream| stream.map(|s| Counted::new(s, &count)));
-            let served = router()?.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-            futures_util::future::Either::Left(served)
-        }
-        None => futures_util::future::Either::Right(std::future::pending()),
-    };
+    let places = Places { data_dir: data_dir.to_owned(), socket: socket.clone(), plain, tls };
+    let (count, stop) = (connections.clone(), shutdown.clone());
+    let doors = listen::open(places, &access, &worker_id, count, Arc::clone(&clock), stop).await?;
+    let Doors { known, strangers } = doors;
+    let known = run_server(&KNOWN, routes.clone(), known, shutdown.clone());
+    let strangers = run_server(&STRANGERS, routes, strangers, shutdown.clone());
     tracing::info!(socket = %socket.display(), "listening");
     if config.idle_exit {
         let (unfinished, shutdown) = (registry.unfinished(), shutdown.clone());
@@ -225,8 +228,8 @@ async fn serve_rooms(
     kit::task::spawn("housekeeping", housekeeping(data, house, Arc::clone(&clock), stop));
 
     let result = tokio::select! {
-        result = local => result,
-        result = remote => result,
+        result = known => result,
+        result = strangers => result,
         () = async {
             shutdown.cancelled().await;
             tokio::time::sleep(CLOSE_LIMIT).await;
@@ -245,6 +248,75 @@ async fn serve_rooms(
     let left = *registry.unfinished().borrow();
     tracing::info!(left, "stopped; runs that have not ended are left as they are");
     result.map_err(|error| ServeError::Server(Box::new(error)))
+}
+
+/// What one server allows.
+struct Bounds {
+    /// A reader that never reads holds up no other stream.
+    stream_window: u32,
+    connection_window: u32,
+    streams: u32,
+    header_bytes: u32,
+}
+
+const KNOWN: Bounds = Bounds {
+    stream_window: 128 << 10,
+    connection_window: 16 << 20,
+    // Of one controller: a watcher for each of its runs here, and its calls.
+    streams: 1024,
+    header_bytes: 16 << 10,
+};
+
+/// They may only join, which is one small message.
+const STRANGERS: Bounds =
+    Bounds { stream_window: 16 << 10, connection_window: 64 << 10, streams: 4, header_bytes: 8 << 10 };
+
+fn routes<H>(service: Service, health: H) -> Result<Routes, ServeError>
+where
+    H: tower::Service<
+            tonic::codegen::http::Request<tonic::body::Body>,
+            Response = tonic::codegen::http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send + 'static,
+        > + tonic::server::NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let failed = |error| ServeError::Server(Box::new(error));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let service = WorkerServiceServer::new(service)
+        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
+    Ok(Routes::new(service)
+        .add_service(health)
+        .add_service(reflection().build_v1().map_err(failed)?)
+        .add_service(reflection().build_v1alpha().map_err(failed)?))
+}
+
+async fn run_server(
+    bounds: &Bounds,
+    routes: Routes,
+    connections: mpsc::Receiver<Connection>,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(bounds.stream_window)
+        .initial_connection_window_size(bounds.connection_window)
+        .max_concurrent_streams(bounds.streams)
+        .http2_max_header_list_size(bounds.header_bytes)
+        .layer(GuardLayer)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await
 }
 
 async fn open_registry(
@@ -284,30 +356,6 @@ async fn open_data_sets(data_dir: &Path) -> Result<Store, ServeError> {
     let data_dir = data_dir.to_owned();
     let opened = kit::task::blocking("open data sets", move || Store::open(&data_dir)).await;
     Ok(opened.unwrap_or(Err(DataSetError::Stopped))?)
-}
-
-/// Binds the socket; one that an earlier process left is removed, which the folder's lock allows.
-fn bind(path: &Path) -> Result<UnixListener, ServeError> {
-    let failed = |source| ServeError::Listen { address: path.display().to_string(), source };
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
-}
-
-fn listen(address: SocketAddr) -> Result<TcpIncoming, ServeError> {
-    if !address.ip().is_loopback() {
-        return Err(ServeError::NotLoopback(address));
-    }
-    let failed = |source| ServeError::Listen { address: address.to_string(), source };
-    // Without no-delay a unary call takes 44 ms instead of 0.2.
-    let incoming = TcpIncoming::bind(address).map_err(failed)?.with_nodelay(Some(true));
-    let bound = incoming.local_addr().map_err(failed)?;
-    tracing::warn!(address = %bound, "listening on loopback: every user of this machine can use this worker");
-    Ok(incoming)
 }
 
 async fn housekeeping(

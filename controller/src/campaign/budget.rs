@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use proto::v1::OutcomeKind;
+use serde::{Deserialize, Serialize};
 
 use super::{machine::StoppedBy, researcher::BudgetLeft, settings::CampaignSettings};
 
@@ -73,7 +74,7 @@ impl Budget {
 
 /// Failures in a row: experiments' programs that failed one after another. Runs of one batch fail together for one
 /// reason, so a batch counts once; what the plan expects (divergence, memory where it says so) counts as neither.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// Batches (smoke runs, or the runs of a seed) that failed since the last success.
     pub in_a_row: u32,

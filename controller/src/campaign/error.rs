@@ -1,11 +1,11 @@
 //! What ends a campaign without a report that answers: everything else is an outcome and stands in the report.
 
 use crate::{
-    journal::{JournalError, LockError},
+    journal::{CampaignId, CampaignState, JournalError, LockError},
     stats::LedgerError,
 };
 
-use super::{executor::ExecutorError, machine::Refused, settings::SettingsError};
+use super::{executor::ExecutorError, kept::KeptError, machine::Refused, settings::SettingsError};
 
 /// Why a campaign could not be run or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,32 @@ pub enum CampaignError {
     /// A look that was never registered: a fault of this program.
     #[error("the error ledger refused a look, please report it: {0}")]
     Ledger(#[from] LedgerError),
+    /// What was kept for going on.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// Of a campaign of an earlier version.
+    #[error(
+        "campaign {id} cannot be taken up: it was run by an earlier version, which kept nothing for that; its report so far is \
+         `autoresearch report {id}`"
+    )]
+    NothingKept {
+        /// Which.
+        id: CampaignId,
+    },
+    /// It is over.
+    #[error("campaign {id} is {state}: there is nothing to go on with")]
+    Over {
+        /// Which.
+        id: CampaignId,
+        /// As it is marked.
+        state: CampaignState,
+    },
+    /// What a campaign that goes on needs of the workers.
+    #[error("{0}")]
+    Workers(String),
+    /// The researcher met the journal's failure.
+    #[error("{0}")]
+    Researcher(String),
     /// A file of the report.
     #[error("cannot write the report: {0}")]
     Report(String),

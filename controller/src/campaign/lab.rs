@@ -49,6 +49,19 @@ pub trait Lab: Send + Sync {
         sink: &mut dyn RunSink,
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError>;
+
+    /// As [`Fleet::end`]: a run that an earlier process started, on this worker or on one that is not known, followed to its
+    /// end; lost where no worker knows it. The sink is told where it was found.
+    ///
+    /// # Errors
+    /// Where the run's end is not known.
+    async fn end(
+        &self,
+        start: v1::StartRunRequest,
+        worker_id: Option<&str>,
+        sink: &mut dyn RunSink,
+        cancel: &CancellationToken,
+    ) -> Result<RunEnd, FleetError>;
 }
 
 #[async_trait]
@@ -81,6 +94,16 @@ impl Lab for Fleet {
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {
         Self::run(self, start, sink, cancel).await
+    }
+
+    async fn end(
+        &self,
+        start: v1::StartRunRequest,
+        _worker_id: Option<&str>,
+        sink: &mut dyn RunSink,
+        cancel: &CancellationToken,
+    ) -> Result<RunEnd, FleetError> {
+        Self::end(self, &start, sink, cancel).await
     }
 }
 

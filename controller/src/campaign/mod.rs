@@ -19,6 +19,8 @@ pub mod error;
 pub mod executor;
 /// An image made ready, with progress.
 pub mod images;
+/// What a kill must not take.
+mod kept;
 /// What earlier experiments tell about a plan.
 pub mod known;
 /// What the loop needs of the machines.
@@ -60,7 +62,7 @@ pub use lab::{DataSet, Lab};
 pub use machine::StoppedBy;
 pub use model::{ModelError, ModelResearcher};
 pub use progress::{Progress, Watchers};
-pub use run::{CampaignEnd, run_campaign};
+pub use run::{CampaignEnd, cancel_campaign, end_of, is_resumable, resume_campaign, run_campaign};
 pub use settings::{CampaignSettings, SettingsError};
 
 #[cfg(test)]

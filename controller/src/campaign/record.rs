@@ -71,8 +71,8 @@ pub struct Logged {
     pub value: f64,
 }
 
-/// One run and how it ended.
-#[derive(Debug, Clone, PartialEq)]
+/// One run and how it ended. What is skipped when a campaign is kept, the journal has under the run's id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// UUID.
     pub id: String,
@@ -85,18 +85,24 @@ pub struct RunRecord {
     /// Number of the revision that ran, from 1.
     pub revision: u32,
     /// How it ended.
+    #[serde(skip)]
     pub outcome: v1::Outcome,
     /// What it used.
+    #[serde(skip)]
     pub usage: Option<v1::UsageTotals>,
     /// The limits that were in force.
+    #[serde(skip)]
     pub limits: v1::Limits,
     /// Every metric's series, in the order of logging.
+    #[serde(skip)]
     pub series: BTreeMap<String, Vec<Logged>>,
     /// The last of stdout and stderr.
+    #[serde(skip)]
     pub last_output: String,
     /// Worker and slot.
     pub place: String,
     /// What was installed besides the image's own, like "einops 0.8.0".
+    #[serde(skip)]
     pub packages: Vec<String>,
 }
 
@@ -114,8 +120,8 @@ impl RunRecord {
     }
 }
 
-/// One version of an experiment's program.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One version of an experiment's program. Its text is the journal's to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     /// From 1.
     pub number: u32,
@@ -124,13 +130,14 @@ pub struct Revision {
     /// "first", or the failure that it mends.
     pub reason: String,
     /// Python.
+    #[serde(skip)]
     pub source: String,
     /// What its runs ask for besides the image's packages: the plan's, or what a repair made of them.
     pub packages: Vec<String>,
 }
 
 /// Where an experiment stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// Not closed yet.
     Open,
@@ -141,7 +148,7 @@ pub enum Standing {
 }
 
 /// One experiment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExperimentRecord {
     /// "e1", …
     pub id: String,
@@ -216,7 +223,7 @@ impl ExperimentRecord {
 }
 
 /// A finding and the runs that it rests on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FindingRecord {
     /// As the researcher sees it.
     pub finding: Finding,
@@ -225,7 +232,7 @@ pub struct FindingRecord {
 }
 
 /// A whole campaign so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Of the campaign.
     pub id: String,

@@ -37,8 +37,8 @@ pub(super) async fn build(
     stopped: StoppedBy,
     state: CampaignState,
 ) -> Result<doc::Report, CampaignError> {
-    let record = &driver.record;
-    let settings = &driver.settings;
+    let record = &driver.kept.record;
+    let settings = &driver.kept.settings;
     let threats = record.experiments.iter().flat_map(|e| e.threats.iter().map(|t| format!("{}: {t}", e.id)));
     Ok(doc::Report {
         format: doc::FORMAT,
@@ -46,9 +46,9 @@ pub(super) async fn build(
         question: settings.question.clone(),
         researcher: driver.deps.researcher.name(),
         state: state.as_str().to_owned(),
-        started_at: driver.started_at.clone(),
+        started_at: driver.kept.started_at.clone(),
         ended_at: driver.deps.clock.wall().to_string(),
-        answer: answer(record, stopped, driver.ledger.alpha),
+        answer: answer(record, stopped, driver.kept.ledger.alpha),
         experiments: record.experiments.iter().map(experiment).collect(),
         findings: record
             .findings
@@ -82,6 +82,9 @@ fn command(settings: &super::settings::CampaignSettings) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let mut words = vec!["autoresearch run".to_owned(), quoted(&settings.question)];
     words.push(format!("--llm {}", settings.llm));
+    if let Some(url) = &settings.llm_url {
+        words.push(format!("--llm-url {url}"));
+    }
     if let Some(name) = &settings.data_set {
         words.push(format!("--dataset {name}"));
     }
@@ -387,7 +390,7 @@ fn ledger(driver: &Driver, record: &ExperimentRecord) -> Vec<doc::LedgerLine> {
     let primary: Vec<_> = record.plan.contrasts.iter().filter(|c| c.primary).collect();
     let mut lines = Vec::new();
     for (index, look) in record.plan.looks.iter().enumerate() {
-        let Ok(error) = driver.ledger.level(experiment, primary.len(), &record.plan.looks, index) else {
+        let Ok(error) = driver.kept.ledger.level(experiment, primary.len(), &record.plan.looks, index) else {
             continue;
         };
         for contrast in &primary {
@@ -407,10 +410,10 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
     let spent = driver.deps.journal.spent(driver.id).await?;
     let calls = driver.deps.journal.calls(driver.id).await?;
     let used = driver.used().await?;
-    let settings = &driver.settings;
+    let settings = &driver.kept.settings;
     let hours = |d: std::time::Duration| format!("{:.2} h", d.as_secs_f64() / 3600.0);
     let unlimited = || "no limit".to_owned();
-    let unit = if driver.workers.gpus.is_empty() { "slot" } else { "GPU" };
+    let unit = if driver.kept.workers.gpus.is_empty() { "slot" } else { "GPU" };
     let mut unknown = Vec::new();
     if !spent.device_unknown.is_zero() {
         unknown.push(format!(
@@ -450,7 +453,7 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
         budgets: vec![
             line(
                 "iterations",
-                driver.record.experiments.len().to_string(),
+                driver.kept.record.experiments.len().to_string(),
                 settings.max_iterations.to_string(),
                 StoppedBy::Iterations,
             ),
@@ -469,7 +472,7 @@ async fn costs(driver: &Driver, stopped: StoppedBy) -> Result<doc::Costs, Campai
             ),
             line(
                 "failures in a row",
-                driver.failures.in_a_row.to_string(),
+                driver.kept.failures.in_a_row.to_string(),
                 settings.max_failures.to_string(),
                 StoppedBy::FailuresInARow,
             ),

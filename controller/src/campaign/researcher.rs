@@ -98,7 +98,7 @@ pub struct ContrastResult {
 }
 
 /// What the workers can do.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Workers {
     /// Places that run at once.
     pub slots: u32,
@@ -115,7 +115,7 @@ pub struct Workers {
 }
 
 /// A data set that a plan may name.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DataSetInfo {
     /// For `data_set`.
     pub name: String,
@@ -130,7 +130,7 @@ pub struct DataSetInfo {
 }
 
 /// What is left of each budget; `None`: no limit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BudgetLeft {
     /// Awake and not paused.
     pub seconds: Option<f64>,
@@ -188,7 +188,7 @@ pub struct CodeContext {
 }
 
 /// A program for all variants.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Python.
     pub source: String,
@@ -214,7 +214,7 @@ pub struct RepairContext {
 }
 
 /// A run that failed, without its metrics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// "v1", …
     pub variant: String,

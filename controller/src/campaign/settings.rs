@@ -36,6 +36,9 @@ pub struct CampaignSettings {
     pub question: String,
     /// "offline", "anthropic:MODEL", …: for the report and the command that makes it again.
     pub llm: String,
+    /// `--llm-url`: another base address of the provider. (A key never stands in it.)
+    #[serde(default)]
+    pub llm_url: Option<String>,
     /// `--dataset`.
     pub data_set: Option<String>,
     /// From the workers' allow-list.
@@ -86,6 +89,7 @@ impl CampaignSettings {
         Self {
             question: question.into(),
             llm: llm.into(),
+            llm_url: None,
             data_set: None,
             image: IMAGE.to_owned(),
             seeds: None,

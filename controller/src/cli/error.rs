@@ -46,6 +46,12 @@ impl From<crate::fleet::FleetError> for CliError {
     }
 }
 
+impl From<kit::telemetry::ScrapeError> for CliError {
+    fn from(error: kit::telemetry::ScrapeError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
 /// An error and its causes on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     kit::text::chain(error, 600)

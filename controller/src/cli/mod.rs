@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 mod cleanup;
 /// Defaults, file, environment, flags.
 pub mod config;
+/// From the registry to a fleet.
+mod connect;
 mod doctor;
 /// What a command ends with.
 pub mod error;
@@ -20,6 +22,8 @@ mod logs;
 /// stdout is data, stderr is talk.
 mod out;
 mod progress;
+/// From the registry's rows to the ways to those workers.
+mod registry;
 mod report;
 /// From settings to the end of a campaign.
 pub(crate) mod research;
@@ -33,8 +37,10 @@ mod signals;
 mod steer;
 /// Values of flags that name what is wrong with them.
 mod values;
+mod worker;
 
 use error::CliError;
+use kit::telemetry::{Settings, Telemetry, endpoint};
 use out::{Format, Printer};
 
 /// Answers machine-learning research questions by experiment, with nobody in the loop.
@@ -65,6 +71,10 @@ struct Global {
     #[serde(skip)]
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
+    /// Write log lines (AUTORESEARCH_LOG, like info) as text or json [default: text].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<kit::telemetry::LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +90,7 @@ enum Command {
     Cancel(steer::Cancel),
     Hint(steer::Hint),
     Budget(steer::Budget),
+    Worker(worker::Args),
     Doctor(doctor::Args),
     /// The worker that `run` and `exec` start.
     #[command(name = local_worker::COMMAND, hide = true)]
@@ -96,9 +107,6 @@ pub fn main() -> ExitCode {
         Err(error) => return refused(&error),
     };
     let printer = Printer { format: cli.global.output };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("AUTORESEARCH_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default_log(&cli.command)));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -106,7 +114,11 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(dispatch(cli, printer)) {
+    let ended = runtime.block_on(async {
+        let _telemetry = Telemetry::start(&watched(&cli));
+        dispatch(cli, printer).await
+    });
+    match ended {
         Ok(code) => code,
         Err(CliError::Interrupted) => CliError::Interrupted.exit_code(),
         Err(error) => {
@@ -114,6 +126,19 @@ pub fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+/// What a command tells of itself. What is wrong with the configuration is the command's to say.
+fn watched(cli: &Cli) -> Settings {
+    let log = std::env::var("AUTORESEARCH_LOG").unwrap_or_else(|_| default_log(&cli.command).to_owned());
+    let (service, log_format, otlp) = match &cli.command {
+        Command::LocalWorker { .. } => local_worker::watched(),
+        _ => {
+            let config = config::Config::load(&cli.global).unwrap_or_default();
+            ("autoresearch", config.log_format, config.otlp_endpoint)
+        }
+    };
+    Settings { service, log, log_format, colour: false, otlp: endpoint(otlp.as_deref()) }
 }
 
 /// A worker's log is read by whoever looks for what went wrong; a command's stderr by whoever waits.
@@ -138,6 +163,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
         Command::Cancel(args) => steer::cancel(args, &global, printer).await,
         Command::Hint(args) => steer::hint(args, &global, printer).await,
         Command::Budget(args) => steer::budget(args, &global, printer).await,
+        Command::Worker(args) => worker::run(args, &global, printer).await,
         Command::Doctor(args) => doctor::run(args, &global, printer).await,
         Command::LocalWorker { folder } => local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS),
     }

@@ -12,7 +12,7 @@ use super::{
     out::Printer,
     progress,
     research::{Thinking, research},
-    session::Session,
+    session::{Session, SessionOptions},
     signals,
     values::{Count, Dollars},
 };
@@ -93,6 +93,7 @@ struct Flags {
 pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let flags = Flags { data_dir: global.data_dir.clone(), ..args.flags };
     let config = Config::load(&flags)?;
+    crate::telemetry::serve(config.metrics_listen).await?;
     let settings = settings(question(&args.question)?, &config);
     settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
     let keys = llm::Keys::from_env();
@@ -105,10 +106,10 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
     let data_dir = config.data_dir()?;
 
-    let session = Session::open(&data_dir, config.backend.as_deref()).await?;
-    if let (None, Some(note)) = (&config.backend, session.note()) {
-        printer.say(&note);
-    }
+    let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    let session = Session::open_with(&data_dir, &options).await?;
+    let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };
+    notes.iter().for_each(|note| printer.say(note));
     let ended = watched(&session, thinking, settings, printer).await;
     session.end().await;
     finish(&ended?, printer)
@@ -170,6 +171,7 @@ fn question(argument: &str) -> Result<String, CliError> {
 
 fn settings(question: String, config: &Config) -> CampaignSettings {
     CampaignSettings {
+        llm_url: config.llm_url.clone(),
         data_set: config.dataset.clone(),
         image: config.image.clone(),
         seeds: config.seeds.map(|n| n.0),

@@ -29,9 +29,17 @@ pub struct CommandRow {
 }
 
 fn waiting(connection: &Connection, campaign: i64) -> Result<Vec<CommandRow>, JournalError> {
-    let mut statement = connection
-        .prepare_cached("SELECT * FROM commands WHERE campaign = ?1 AND taken_ns IS NULL ORDER BY number")?;
-    let mut rows = statement.query([campaign])?;
+    let query = "SELECT * FROM commands WHERE campaign = ?1 AND taken_ns IS NULL ORDER BY number";
+    select(connection, query, [campaign])
+}
+
+fn select(
+    connection: &Connection,
+    query: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<CommandRow>, JournalError> {
+    let mut statement = connection.prepare_cached(query)?;
+    let mut rows = statement.query(parameters)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(CommandRow {
@@ -85,6 +93,26 @@ impl Journal {
         self.read(move |c| {
             let found = waiting(c, number(c, campaign)?)?;
             Ok(found.iter().any(|row| row.number == command))
+        })
+        .await
+    }
+
+    /// What owners have taken since the command with this number, oldest first: what a kill may have kept from counting.
+    ///
+    /// # Errors
+    /// [`JournalError::NotFound`].
+    pub async fn taken_commands(
+        &self,
+        campaign: CampaignId,
+        after: u64,
+    ) -> Result<Vec<CommandRow>, JournalError> {
+        self.read(move |c| {
+            let campaign = number(c, campaign)?;
+            select(
+                c,
+                "SELECT * FROM commands WHERE campaign = ?1 AND number > ?2 AND taken_ns IS NOT NULL ORDER BY number",
+                (campaign, super::rows::signed(after)),
+            )
         })
         .await
     }

@@ -69,14 +69,14 @@ pub struct RevisionRow {
     pub at_ns: i64,
 }
 
-fn digest_of(
+fn registered(
     connection: &Connection,
     campaign: i64,
     experiment: u32,
-) -> Result<Option<Digest>, JournalError> {
+) -> Result<Option<(Digest, i64)>, JournalError> {
     Ok(connection
-        .prepare_cached("SELECT digest FROM experiments WHERE campaign = ?1 AND number = ?2")?
-        .query_row((campaign, experiment), |row| parsed(row, "digest"))
+        .prepare_cached("SELECT digest, registered_ns FROM experiments WHERE campaign = ?1 AND number = ?2")?
+        .query_row((campaign, experiment), |row| Ok((parsed(row, "digest")?, row.get("registered_ns")?)))
         .optional()?)
 }
 
@@ -98,7 +98,8 @@ pub(super) fn must_be_open(
 }
 
 impl Journal {
-    /// Registers a plan. The same plan again changes nothing, so that a step can be taken again after a kill.
+    /// Registers a plan; when that was, in ns since 1970. The same plan again changes nothing, so that a step can be taken
+    /// again after a kill.
     ///
     /// # Errors
     /// [`JournalError::State`] where another plan has this number.
@@ -109,13 +110,13 @@ impl Journal {
         plan: &Value,
         digest: Digest,
         role: &str,
-    ) -> Result<(), JournalError> {
+    ) -> Result<i64, JournalError> {
         bounded("a role", role.as_bytes(), NAME_MAX)?;
         let (plan, role, now) = (to_text("a plan", plan)?, role.to_owned(), self.now());
         self.write(move |c| {
             let campaign = number(c, campaign)?;
-            match digest_of(c, campaign, experiment)? {
-                Some(registered) if registered == digest => return Ok(()),
+            match registered(c, campaign, experiment)? {
+                Some((registered, at)) if registered == digest => return Ok(at),
                 Some(_) => {
                     let problem = "it is registered with another plan, and a plan is never changed";
                     return Err(JournalError::state("experiment", format!("e{experiment}"), problem));
@@ -135,7 +136,7 @@ impl Journal {
                 seal(plan.as_bytes()),
                 now,
             ))?;
-            Ok(())
+            Ok(now)
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! Steps: what the loop did, in order, append-only. Whoever resumes a campaign reads them from the first.
 
-use rusqlite::OptionalExtension as _;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,6 +24,28 @@ pub struct StepRow {
     pub at_ns: i64,
 }
 
+/// Adds a step; its sequence.
+pub(super) fn append(
+    connection: &Connection,
+    campaign: i64,
+    kind: &str,
+    body: &str,
+    now: i64,
+) -> Result<u64, JournalError> {
+    let last: Option<u64> = connection
+        .prepare_cached("SELECT max(sequence) AS last FROM steps WHERE campaign = ?1")?
+        .query_row([campaign], |row| super::rows::unsigned_option(row, "last"))
+        .optional()?
+        .flatten();
+    let sequence = last.unwrap_or_default() + 1;
+    connection
+        .prepare_cached(
+            "INSERT INTO steps (campaign, sequence, kind, body, seal, at_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute((campaign, signed(sequence), kind, body, seal(body.as_bytes()), now))?;
+    Ok(sequence)
+}
+
 impl Journal {
     /// Adds a step; its sequence. On disk when this returns.
     ///
@@ -39,17 +61,7 @@ impl Journal {
         let (kind, body, now) = (kind.to_owned(), to_text("a step", body)?, self.now());
         self.write(move |c| {
             let campaign = number(c, campaign)?;
-            let last: Option<u64> = c
-                .prepare_cached("SELECT max(sequence) AS last FROM steps WHERE campaign = ?1")?
-                .query_row([campaign], |row| super::rows::unsigned_option(row, "last"))
-                .optional()?
-                .flatten();
-            let sequence = last.unwrap_or_default() + 1;
-            c.prepare_cached(
-                "INSERT INTO steps (campaign, sequence, kind, body, seal, at_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute((campaign, signed(sequence), kind, &body, seal(body.as_bytes()), now))?;
-            Ok(sequence)
+            append(c, campaign, &kind, &body, now)
         })
         .await
     }

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Journal, error::JournalError};
+use crate::telemetry::METRICS;
 
 /// How many requests may wait before a caller waits too.
 const QUEUE: usize = 256;
@@ -82,7 +83,9 @@ impl Drop for Writer {
 fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Work>>) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+        let begun = std::time::Instant::now();
         let committed = transaction(connection, &mut batch).map_err(Arc::new);
+        METRICS.committed(begun.elapsed());
         if let Err(error) = &committed {
             tracing::error!(%error, requests = batch.len(), "a transaction of the journal failed");
             // After some errors SQLite has rolled back by itself; else this does.

@@ -42,6 +42,6 @@ pub use self::{
     own::{Identity, IdentityError, IdentityOptions, LIFETIME},
     peers::{Peer, PeerError, Peers, Revoked},
     secret::Secret,
-    shared_file::StoreError,
+    shared_file::{SharedFile, Stamp, StoreError},
     strings::{InviteString, JoinString, TextError},
 };

@@ -107,9 +107,9 @@ impl Peers {
     /// In the keys' folder.
     ///
     /// # Errors
-    /// The folder; a file that is damaged.
+    /// A file that is damaged.
     pub fn open(keys: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let peers = Self { file: SharedFile::new(keys, "peers.json")?, seen: Mutex::default(), clock };
+        let peers = Self { file: SharedFile::new(keys, "peers.json"), seen: Mutex::default(), clock };
         peers.list()?;
         Ok(peers)
     }

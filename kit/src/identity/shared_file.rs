@@ -51,7 +51,7 @@ pub enum StoreError {
 
 /// What changes when a file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     inode: u64,
     changed: (i64, i64),
     length: u64,
@@ -59,24 +59,29 @@ pub(super) struct Stamp {
 
 /// The file.
 #[derive(Debug)]
-pub(super) struct SharedFile<T> {
+pub struct SharedFile<T> {
     path: PathBuf,
     holds: PhantomData<fn() -> T>,
 }
 
 impl<T: Serialize + DeserializeOwned + Default> SharedFile<T> {
-    /// In a folder that is made if need be.
-    pub(super) fn new(folder: &Path, name: &str) -> Result<Self, StoreError> {
-        folder::create_private(folder)?;
-        Ok(Self { path: folder.join(name), holds: PhantomData })
+    /// In a folder that is made with the first change.
+    #[must_use]
+    pub fn new(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(name), holds: PhantomData }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `None` where there is no file yet.
-    pub(super) fn stamp(&self) -> Result<Option<Stamp>, StoreError> {
+    /// Changes when the file does; `None` where there is no file yet.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn stamp(&self) -> Result<Option<Stamp>, StoreError> {
         match std::fs::metadata(&self.path) {
             Ok(found) => Ok(Some(Stamp {
                 inode: found.ino(),
@@ -88,7 +93,11 @@ impl<T: Serialize + DeserializeOwned + Default> SharedFile<T> {
         }
     }
 
-    pub(super) fn read(&self) -> Result<T, StoreError> {
+    /// What it holds now; the default where there is no file yet.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn read(&self) -> Result<T, StoreError> {
         let failed = |error| StoreError::from(FolderError::io("read", &self.path, error));
         let file = match File::open(&self.path) {
             Ok(file) => file,
@@ -102,10 +111,17 @@ impl<T: Serialize + DeserializeOwned + Default> SharedFile<T> {
     }
 
     /// Reads, changes, and replaces the file, with nobody between. Where the change refuses, nothing is written.
-    pub(super) fn change<R, E: From<StoreError>>(
+    /// Blocks for a moment.
+    ///
+    /// # Errors
+    /// The file's, or the change's own.
+    pub fn change<R, E: From<StoreError>>(
         &self,
         change: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<R, E> {
+        if let Some(folder) = self.path.parent() {
+            folder::create_private(folder).map_err(StoreError::from)?;
+        }
         let _lock = lock(&self.path.with_extension("lock"))?;
         let mut value = self.read()?;
         let result = change(&mut value)?;

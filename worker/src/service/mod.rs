@@ -1,11 +1,13 @@
 //! The gRPC face: each call is decoded, makes one call to the domain, and is encoded. No handler owns anything
 //! that must outlive it.
 //!
-//! `status` is the one place where errors become statuses; `watch`, `transfer` and `describe` hold the calls that are
-//! more than a line.
+//! `status` is the one place where errors become statuses; `watch`, `transfer`, `describe` and `membership` hold the
+//! calls that are more than a line.
 
 /// `GetWorker`.
 pub mod describe;
+/// Joining and leaving, and whose runs a call is about.
+pub mod membership;
 /// Errors to statuses.
 pub mod status;
 /// Blobs and artifacts.
@@ -20,10 +22,10 @@ use kit::{digest::Digest, task::CancellationToken};
 use proto::v1::{
     self, CancelRunRequest, CancelRunResponse, DrainRequest, DrainResponse, FindMissingBlobsRequest,
     FindMissingBlobsResponse, GetRunRequest, GetRunResponse, GetWorkerRequest, GetWorkerResponse, ImageStep,
-    ListRunsRequest, ListRunsResponse, Machine, PrepareImageRequest, PrepareImageResponse, PutBlobRequest,
-    PutBlobResponse, ReadArtifactRequest, ReadArtifactResponse, ReleaseRunRequest, ReleaseRunResponse,
-    RunState, StartRunRequest, StartRunResponse, WatchRunRequest, WatchRunResponse, prepare_image_response,
-    worker_service_server::WorkerService,
+    JoinRequest, JoinResponse, LeaveRequest, LeaveResponse, ListRunsRequest, ListRunsResponse, Machine,
+    PrepareImageRequest, PrepareImageResponse, PutBlobRequest, PutBlobResponse, ReadArtifactRequest,
+    ReadArtifactResponse, ReleaseRunRequest, ReleaseRunResponse, RunState, StartRunRequest, StartRunResponse,
+    WatchRunRequest, WatchRunResponse, prepare_image_response, worker_service_server::WorkerService,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -99,7 +101,7 @@ fn run_id(text: &str) -> Result<RunId, CallError> {
     Ok(id)
 }
 
-fn controller_id(text: &str) -> Result<&str, CallError> {
+pub(crate) fn controller_id(text: &str) -> Result<&str, CallError> {
     let good = (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if good {
@@ -173,23 +175,26 @@ impl WorkerService for Service {
     }
 
     async fn start_run(&self, request: Request<StartRunRequest>) -> Answer<StartRunResponse> {
-        let request = request.into_inner();
+        let parent = request.metadata().get("traceparent").cloned();
+        let (caller, request) = membership::split(request);
         let id = run_id(&request.run_id)?;
-        let owner = controller_id(&request.controller_id)?.to_owned();
+        let span = tracing::info_span!("StartRun", run_id = %id);
+        kit::telemetry::follow(&span, parent.as_ref().and_then(|value| value.to_str().ok()));
+        let owner = caller.owner(&request.controller_id)?.to_owned();
         if self.shutdown.is_cancelled() {
             return Err(CallError::Stopping.into());
         }
         // In a task of its own: a connection that drops halfway through an admission drops nothing.
         let registry = Arc::clone(&self.registry);
-        let started =
-            kit::task::spawn("start run", async move { registry.start(id, &owner, &request.spec).await });
+        let admission = async move { registry.start(id, &owner, &request.spec).await };
+        let started = span.in_scope(|| kit::task::spawn("start run", admission));
         let run = started.await.ok().flatten().ok_or(CallError::Stopping)?.map_err(CallError::from)?;
         Ok(Response::new(StartRunResponse { run: Some(run.wire(self.now())) }))
     }
 
     async fn watch_run(&self, request: Request<WatchRunRequest>) -> Answer<Self::WatchRunStream> {
-        let request = request.into_inner();
-        let owner = controller_id(&request.controller_id)?;
+        let (caller, request) = membership::split(request);
+        let owner = caller.owner(&request.controller_id)?;
         let run = self.registry.get(run_id(&request.run_id)?, owner).map_err(CallError::from)?;
         let reader = watch::open(&run, request.after_sequence).await?;
         let (out, receiver) = mpsc::channel(STREAM_BUFFER);
@@ -198,15 +203,15 @@ impl WorkerService for Service {
     }
 
     async fn get_run(&self, request: Request<GetRunRequest>) -> Answer<GetRunResponse> {
-        let request = request.into_inner();
-        let owner = controller_id(&request.controller_id)?;
+        let (caller, request) = membership::split(request);
+        let owner = caller.owner(&request.controller_id)?;
         let run = self.registry.get(run_id(&request.run_id)?, owner).map_err(CallError::from)?;
         Ok(Response::new(GetRunResponse { run: Some(run.wire(self.now())) }))
     }
 
     async fn list_runs(&self, request: Request<ListRunsRequest>) -> Answer<ListRunsResponse> {
-        let request = request.into_inner();
-        let owner = controller_id(&request.controller_id)?;
+        let (caller, request) = membership::split(request);
+        let owner = caller.owner(&request.controller_id)?;
         check_label_filter("labels", &request.labels).map_err(CallError::from)?;
         let states: Vec<RunState> = request.states().filter(|s| *s != RunState::Unspecified).collect();
         let runs = self.registry.list(owner, &states, &request.labels);
@@ -214,15 +219,15 @@ impl WorkerService for Service {
     }
 
     async fn cancel_run(&self, request: Request<CancelRunRequest>) -> Answer<CancelRunResponse> {
-        let request = request.into_inner();
-        let owner = controller_id(&request.controller_id)?;
+        let (caller, request) = membership::split(request);
+        let owner = caller.owner(&request.controller_id)?;
         let run = self.registry.cancel(run_id(&request.run_id)?, owner).await.map_err(CallError::from)?;
         Ok(Response::new(CancelRunResponse { run: run.map(|run| run.wire(self.now())) }))
     }
 
     async fn read_artifact(&self, request: Request<ReadArtifactRequest>) -> Answer<Self::ReadArtifactStream> {
-        let request = request.into_inner();
-        let owner = controller_id(&request.controller_id)?;
+        let (caller, request) = membership::split(request);
+        let owner = caller.owner(&request.controller_id)?;
         let run = self.registry.get(run_id(&request.run_id)?, owner).map_err(CallError::from)?;
         run.settle(FINISH_WAIT).await;
         let (artifact, path) = transfer::find_artifact(&run, &request.name, request.offset)?;
@@ -235,17 +240,29 @@ impl WorkerService for Service {
     }
 
     async fn release_run(&self, request: Request<ReleaseRunRequest>) -> Answer<ReleaseRunResponse> {
-        let request = request.into_inner();
-        let owner = controller_id(&request.controller_id)?;
+        let (caller, request) = membership::split(request);
+        let owner = caller.owner(&request.controller_id)?;
         let id = run_id(&request.run_id)?;
         self.registry.release(id, owner, request.last_sequence).await.map_err(CallError::from)?;
         Ok(Response::new(ReleaseRunResponse {}))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Answer<DrainResponse> {
-        let running = self.registry.drain(request.into_inner().cancel_running);
+        let (caller, request) = membership::split(request);
+        let running = caller.drain(&self.registry, request.cancel_running).await?;
         self.health.set_service_status(SERVICE_NAME, tonic_health::ServingStatus::NotServing).await;
         Ok(Response::new(DrainResponse { running: u32::try_from(running).unwrap_or(u32::MAX) }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Answer<JoinResponse> {
+        let (caller, request) = membership::split(request);
+        let expires_ns = caller.join(request).await?;
+        Ok(Response::new(JoinResponse { worker_id: self.identity.worker_id.clone(), expires_ns }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Answer<LeaveResponse> {
+        membership::split(request).0.leave().await?;
+        Ok(Response::new(LeaveResponse {}))
     }
 }
 

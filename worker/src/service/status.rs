@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use kit::identity::{PeerError, RedeemError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -20,6 +21,8 @@ use crate::{
 pub const DOMAIN: &str = "autoresearch.worker";
 /// When to ask for a slot or for disk again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// When to try a secret again.
+const ATTEMPT_AFTER: Duration = Duration::from_secs(60);
 
 /// Everything that a call can end with.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,23 @@ pub enum CallError {
     /// The process ends.
     #[error("the worker is going down; the run goes on")]
     Stopping,
+    /// Joining and leaving are of TLS.
+    #[error("this connection needs no joining: it is the socket's or this machine's own")]
+    NotTls,
+    /// It lets nobody in.
+    #[error(transparent)]
+    Secret(RedeemError),
+    /// From one place.
+    #[error("too many wrong secrets from this address: try again in a minute")]
+    TooManyAttempts,
+    /// A key that may only join.
+    #[error(transparent)]
+    NotLetIn(PeerError),
+    /// Of another journal.
+    #[error(
+        "`{0}` joined with another controller_id: a key sees the runs of its own controller alone; join again with this one"
+    )]
+    OtherController(String),
     /// A defect or the worker's disk; the log says which.
     #[error("{0}")]
     Internal(String),
@@ -134,8 +154,37 @@ fn status(error: &CallError) -> Status {
         CallError::Unfinished => plain(Code::FailedPrecondition, "RUN_UNFINISHED", error),
         CallError::Damaged(_) => plain(Code::DataLoss, "DAMAGED", error),
         CallError::Stopping => later(Code::Unavailable, "STOPPING", error),
+        CallError::NotTls => plain(Code::FailedPrecondition, "NOT_TLS", error),
+        CallError::Secret(error) => secret(error),
+        CallError::TooManyAttempts => {
+            let mut details = ErrorDetails::new();
+            details.set_retry_info(Some(ATTEMPT_AFTER));
+            with(Code::ResourceExhausted, "TOO_MANY_ATTEMPTS", error, details)
+        }
+        CallError::NotLetIn(error) => not_let_in(error),
+        CallError::OtherController(_) => plain(Code::PermissionDenied, "OTHER_CONTROLLER", error),
         CallError::Internal(_) => plain(Code::Internal, "INTERNAL", "the worker failed; its log says how"),
     }
+}
+
+fn secret(error: &RedeemError) -> Status {
+    let reason = match error {
+        RedeemError::Unknown => "SECRET_UNKNOWN",
+        RedeemError::Used { .. } => "SECRET_USED",
+        RedeemError::Expired { .. } => "SECRET_EXPIRED",
+        RedeemError::Store(_) => return internal(),
+    };
+    plain(Code::Unauthenticated, reason, error)
+}
+
+fn not_let_in(error: &PeerError) -> Status {
+    let reason = match error {
+        PeerError::Unknown(_) => "NOT_JOINED",
+        PeerError::Revoked { .. } => "REVOKED",
+        PeerError::Expired { .. } => "ACCESS_EXPIRED",
+        PeerError::Store(_) => return internal(),
+    };
+    plain(Code::Unauthenticated, reason, error)
 }
 
 fn start(error: &StartError) -> Status {
@@ -222,6 +271,7 @@ mod tests {
             kit::folder::FolderError::io("write", &PathBuf::from("/secret/place"), std::io::Error::other("x"))
         };
         let bytes = kit::size::Bytes;
+        let (now, key) = (jiff::Timestamp::UNIX_EPOCH, kit::identity::Fingerprint::of_key(b"key"));
         let table: Vec<(CallError, Code, &str)> = vec![
             (CallError::field("run_id", "x"), Code::InvalidArgument, "INVALID_FIELD"),
             (StartError::Spec(SpecError(Vec::new())).into(), Code::InvalidArgument, "INVALID_FIELD"),
@@ -284,6 +334,28 @@ mod tests {
             (CallError::Unfinished, Code::FailedPrecondition, "RUN_UNFINISHED"),
             (CallError::Damaged("x"), Code::DataLoss, "DAMAGED"),
             (CallError::Stopping, Code::Unavailable, "STOPPING"),
+            (CallError::NotTls, Code::FailedPrecondition, "NOT_TLS"),
+            (CallError::Secret(RedeemError::Unknown), Code::Unauthenticated, "SECRET_UNKNOWN"),
+            (CallError::Secret(RedeemError::Used { at: now }), Code::Unauthenticated, "SECRET_USED"),
+            (
+                CallError::Secret(RedeemError::Expired { ended: now, now }),
+                Code::Unauthenticated,
+                "SECRET_EXPIRED",
+            ),
+            (CallError::TooManyAttempts, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS"),
+            (CallError::NotLetIn(PeerError::Unknown(key)), Code::Unauthenticated, "NOT_JOINED"),
+            (
+                CallError::NotLetIn(PeerError::Revoked { name: "x".into(), at: now }),
+                Code::Unauthenticated,
+                "REVOKED",
+            ),
+            (
+                CallError::NotLetIn(PeerError::Expired { name: "x".into(), ended: now, now }),
+                Code::Unauthenticated,
+                "ACCESS_EXPIRED",
+            ),
+            (CallError::NotLetIn(PeerError::Store(io().into())), Code::Internal, "WORKER_DISK"),
+            (CallError::OtherController("x".into()), Code::PermissionDenied, "OTHER_CONTROLLER"),
             (CallError::Internal("/secret/place".into()), Code::Internal, "INTERNAL"),
         ];
         for (error, code, reason) in table {

@@ -49,6 +49,7 @@ pub async fn open(run: &Arc<RunHandle>, after: u64) -> Result<SpoolReader, CallE
 
 /// Sends events until the last one, the caller's going, or the worker's end.
 pub async fn send(run: Arc<RunHandle>, reader: SpoolReader, out: Sender, shutdown: CancellationToken) {
+    let _watcher = crate::telemetry::METRICS.watcher();
     let stop = out.clone();
     tokio::select! {
         () = send_all(run, reader, out) => {}

@@ -38,6 +38,12 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("speak") => speak(),
         Some("exit") => process::exit(number(2)),
+        Some("count") => {
+            for line in 0..number(2) {
+                println!("line {line:05}");
+                thread::sleep(Duration::from_millis(number(3) as u64));
+            }
+        }
         Some("signal") => {
             // Rust's runtime has a handler of its own for SIGSEGV.
             unsafe { signal(number(2), SIG_DFL) };

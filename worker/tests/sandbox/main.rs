@@ -9,6 +9,7 @@
     reason = "a test that cannot go on says so by ending"
 )]
 
+mod adopt;
 mod fixture;
 mod launcher;
 mod machine;
@@ -60,7 +61,19 @@ on_each_backend! {
     after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest,
     a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volume,
     the_backend_says_what_it_enforces,
+    a_running_sandbox_is_taken_up_and_nothing_of_its_output_is_missing,
+    what_ended_while_nobody_was_there_is_told_as_it_was,
+    what_is_half_made_or_half_removed_is_taken_up_and_removed,
+    a_sandbox_that_was_never_made_is_none,
+    a_gate_that_is_shut_is_opened_by_the_next_worker,
 }
+
+use adopt::{
+    a_gate_that_is_shut_is_opened_by_the_next_worker,
+    a_running_sandbox_is_taken_up_and_nothing_of_its_output_is_missing,
+    a_sandbox_that_was_never_made_is_none, what_ended_while_nobody_was_there_is_told_as_it_was,
+    what_is_half_made_or_half_removed_is_taken_up_and_removed,
+};
 
 async fn a_program_runs_and_nothing_of_it_is_left(on: On) {
     let fixture = Fixture::new(on).await;

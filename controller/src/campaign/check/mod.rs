@@ -3,6 +3,8 @@
 //!
 //! A fault sends the plan back; a note goes into the report.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     plan::{Kind, Pairing, Plan, Role, Stream},
     researcher::{BudgetLeft, Fault, Wishes, Workers},
@@ -59,7 +61,7 @@ pub struct Against<'a> {
 }
 
 /// A sound plan, as it will be registered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sound {
     /// With what the program set.
     pub plan: Plan,

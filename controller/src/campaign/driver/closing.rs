@@ -16,7 +16,7 @@ use super::{
         reporter,
         researcher::{DecideContext, Decision, Fault, Finding, InterpretContext},
     },
-    Driver,
+    Driver, Keeping,
     coding::nothing_open,
 };
 
@@ -26,13 +26,13 @@ const READINGS: u32 = 2;
 impl Driver {
     /// The contrasts at a look. Nobody but the program sees them while the experiment is open.
     pub(super) async fn analyse(&mut self, look: u32) -> Result<Event, CampaignError> {
-        let Some(open) = self.record.open() else { return Ok(nothing_open()) };
-        let analysis = analyst::analyse(open, &self.ledger, look)?;
+        let Some(open) = self.kept.record.open() else { return Ok(nothing_open()) };
+        let analysis = analyst::analyse(open, &self.kept.ledger, look)?;
         let body = json!({"experiment": open.id, "analysis": analysis});
         kit::halt::at("controller.analysis");
-        self.deps.journal.append_step(self.id, "look", &body).await?;
+        self.detail("look", &body).await?;
         let conclusive = analysis.conclusive;
-        if let Some(open) = self.record.open_mut() {
+        if let Some(open) = self.kept.record.open_mut() {
             open.looks.push(analysis);
         }
         Ok(Event::Analysed { conclusive })
@@ -41,22 +41,22 @@ impl Driver {
     /// Findings by rule; or that it led nowhere.
     pub(super) async fn close(&mut self, abandoned: bool) -> Result<Event, CampaignError> {
         let number = self.experiment_number();
-        let Some(open) = self.record.open() else { return Ok(Event::Closed) };
+        let Some(open) = self.kept.record.open() else { return Ok(Event::Closed) };
         // An exploratory experiment that was cut short still shows what there is; a confirmatory one has no look then.
         if open.looks.is_empty() && !abandoned && open.confirmatory.is_none() && !open.analysed().is_empty() {
-            let analysis = analyst::analyse(open, &self.ledger, 0)?;
-            if let Some(open) = self.record.open_mut() {
+            let analysis = analyst::analyse(open, &self.kept.ledger, 0)?;
+            if let Some(open) = self.kept.record.open_mut() {
                 open.looks.push(analysis);
             }
         }
-        let broken = self.broken.first().map(|f| format!("{}: {}", f.outcome, f.message));
-        let Some(open) = self.record.open_mut() else { return Ok(Event::Closed) };
+        let broken = self.kept.broken.first().map(|f| format!("{}: {}", f.outcome, f.message));
+        let Some(open) = self.kept.record.open_mut() else { return Ok(Event::Closed) };
         let id = open.id.clone();
         let title = open.plan.title.clone();
         let Some(look) = open.looks.last().cloned() else {
             let why = if abandoned {
                 let last = broken.unwrap_or_else(|| "no program ran".to_owned());
-                let repairs = self.settings.repairs;
+                let repairs = self.kept.settings.repairs;
                 format!(
                     "its program was not mended in {repairs} repairs; the last failure: {}",
                     kit::text::one_line(&last, 400)
@@ -66,8 +66,8 @@ impl Driver {
             };
             open.standing = Standing::Abandoned(why.clone());
             let dead_end = format!("{id} ({title}): {why}");
-            self.record.dead_ends.push(dead_end.clone());
-            self.deps.journal.close_experiment(self.id, number, &json!({"abandoned": why})).await?;
+            self.kept.record.dead_ends.push(dead_end.clone());
+            self.keep_result(number, &json!({"abandoned": why})).await?;
             self.say(dead_end);
             return Ok(Event::Closed);
         };
@@ -89,35 +89,46 @@ impl Driver {
             findings.push((text, "exploratory", runs));
         }
         let result = json!({"look": look, "rulings": open.rulings, "notes": open.notes, "amendments": open.amendments});
-        self.deps.journal.close_experiment(self.id, number, &result).await?;
+        self.keep_result(number, &result).await?;
         for (text, verdict, runs) in findings {
             let finding = Finding {
-                id: format!("f{}", self.record.findings.len() + 1),
+                id: format!("f{}", self.kept.record.findings.len() + 1),
                 experiment: id.clone(),
                 text,
                 verdict: verdict.to_owned(),
             };
             let ids: Vec<RunId> = runs.iter().filter_map(|run| run.parse().ok()).collect();
-            self.deps
-                .journal
-                .add_finding(self.id, &finding.id, number, &finding.text, &finding.verdict, &ids)
-                .await?;
+            if self.keeping == Keeping::Everything {
+                self.deps
+                    .journal
+                    .add_finding(self.id, &finding.id, number, &finding.text, &finding.verdict, &ids)
+                    .await?;
+            }
             self.say(format!("{} {}: {}", finding.id, finding.verdict, finding.text));
-            self.record.findings.push(FindingRecord { finding, runs });
+            self.kept.record.findings.push(FindingRecord { finding, runs });
         }
         Ok(Event::Closed)
     }
 
+    async fn keep_result(&self, number: u32, result: &serde_json::Value) -> Result<(), CampaignError> {
+        if self.keeping == Keeping::Everything {
+            self.deps.journal.close_experiment(self.id, number, result).await?;
+        }
+        Ok(())
+    }
+
     /// Asks what the numbers mean. A number that matches no computed one goes back once; then its sentence goes.
     pub(super) async fn interpret(&mut self) -> Result<Event, CampaignError> {
-        let Some(experiment) = self.record.experiments.last().cloned() else { return Ok(Event::Interpreted) };
+        let Some(experiment) = self.kept.record.experiments.last().cloned() else {
+            return Ok(Event::Interpreted);
+        };
         let Some(result) = closed(&experiment) else { return Ok(Event::Interpreted) };
-        let known = numbers::computed(&experiment, &result, &self.record.findings);
+        let known = numbers::computed(&experiment, &result, &self.kept.record.findings);
         let mut context = InterpretContext {
-            question: self.settings.question.clone(),
+            question: self.kept.settings.question.clone(),
             experiment: result,
             rulings: experiment.rulings.clone(),
-            findings: self.record.findings.iter().map(|f| f.finding.clone()).collect(),
+            findings: self.kept.record.findings.iter().map(|f| f.finding.clone()).collect(),
             faults: Vec::new(),
         };
         for reading in 1..=READINGS {
@@ -137,8 +148,8 @@ impl Driver {
                     removed.extend(gone);
                 }
                 let body = json!({"experiment": experiment.id, "text": text, "threats": threats, "removed": removed});
-                self.deps.journal.append_step(self.id, "interpreted", &body).await?;
-                if let Some(last) = self.record.experiments.last_mut() {
+                self.detail("interpreted", &body).await?;
+                if let Some(last) = self.kept.record.experiments.last_mut() {
                     last.interpretation = text;
                     last.threats = threats;
                     last.removed = removed;
@@ -158,7 +169,7 @@ impl Driver {
 
     /// Asks whether to go on. Seeds are not its to ask for: what it gets is another experiment, or the end.
     pub(super) async fn decide(&mut self) -> Result<Event, CampaignError> {
-        let context = DecideContext { state: self.context().await? };
+        let context = DecideContext { state: self.context() };
         let researcher = std::sync::Arc::clone(&self.deps.researcher);
         let stop = CancellationToken::new();
         let decision = match self.ask(&stop, researcher.decide(&context, &stop)).await? {
@@ -166,11 +177,11 @@ impl Driver {
             Err(event) => return Ok(event),
         };
         let body = json!({"decision": decision});
-        self.deps.journal.append_step(self.id, "decided", &body).await?;
+        self.detail("decided", &body).await?;
         Ok(match decision {
             Decision::Continue { .. } => Event::GoOn,
             Decision::Stop { reason } => {
-                self.record.stop_reason = reason;
+                self.kept.record.stop_reason = reason;
                 Event::Enough
             }
         })
@@ -187,9 +198,9 @@ impl Driver {
         self.deps.journal.set_answer(self.id, &self.answer).await?;
         self.deps.journal.set_report_paths(self.id, paths).await?;
         let mut reason = stopped.words().to_owned();
-        if !self.record.stop_reason.is_empty() {
+        if !self.kept.record.stop_reason.is_empty() {
             reason.push_str(": ");
-            reason.push_str(&kit::text::one_line(&self.record.stop_reason, 500));
+            reason.push_str(&kit::text::one_line(&self.kept.record.stop_reason, 500));
         }
         self.deps.journal.set_campaign_state(self.id, state, Some(reason)).await?;
         Ok(Event::Reported)
@@ -200,7 +211,7 @@ impl Driver {
         match stopped {
             StoppedBy::Interrupted => CampaignState::Interrupted,
             StoppedBy::Cancelled => CampaignState::Cancelled,
-            _ if self.record.any_succeeded() => CampaignState::Finished,
+            _ if self.kept.record.any_succeeded() => CampaignState::Finished,
             _ => CampaignState::Failed,
         }
     }

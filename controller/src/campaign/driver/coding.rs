@@ -27,13 +27,13 @@ const PACKAGES: &str = "packages";
 
 impl Driver {
     fn code_context(&self) -> Option<CodeContext> {
-        let open = self.record.open()?;
-        let description = self.workers.data_sets.iter().find(|d| d.name == open.plan.data_set);
-        let before = self.record.experiments.iter().rev().skip(1).find_map(|e| e.revision());
+        let open = self.kept.record.open()?;
+        let description = self.kept.workers.data_sets.iter().find(|d| d.name == open.plan.data_set);
+        let before = self.kept.record.experiments.iter().rev().skip(1).find_map(|e| e.revision());
         Some(CodeContext {
-            question: self.settings.question.clone(),
+            question: self.kept.settings.question.clone(),
             plan: open.plan.clone(),
-            packages: self.workers.packages.clone(),
+            packages: self.kept.workers.packages.clone(),
             data_set_description: description.map(|d| d.description.clone()).unwrap_or_default(),
             previous_program: before.map(|r| r.source.clone()),
         })
@@ -46,7 +46,7 @@ impl Driver {
         let stop = CancellationToken::new();
         match self.ask(&stop, researcher.code(&context, &stop)).await? {
             Ok(program) => {
-                self.written = Some(program);
+                self.kept.written = Some(program);
                 Ok(Event::ProgramWritten)
             }
             Err(event) => Ok(event),
@@ -56,31 +56,31 @@ impl Driver {
     /// Asks for a mended program, with what failed.
     pub(super) async fn repair(&mut self) -> Result<Event, CampaignError> {
         let Some(code) = self.code_context() else { return Ok(nothing_open()) };
-        let signature = signature(&self.broken);
-        let same_again = self.signatures.contains(&signature);
-        self.signatures.push(signature);
-        let before = self.record.open().and_then(|e| e.revision());
+        let signature = signature(&self.kept.broken);
+        let same_again = self.kept.signatures.contains(&signature);
+        self.kept.signatures.push(signature);
+        let before = self.kept.record.open().and_then(|e| e.revision());
         let (program, packages) = before.map(|r| (r.source.clone(), r.packages.clone())).unwrap_or_default();
         let context = RepairContext {
             code,
             program,
             packages,
-            attempt: self.machine.repairs,
-            failures: self.broken.clone(),
+            attempt: self.kept.machine.repairs,
+            failures: self.kept.broken.clone(),
             same_again,
         };
-        let what = self.broken.first().map(|f| format!("{} in {}: {}", f.outcome, f.variant, f.message));
+        let what = self.kept.broken.first().map(|f| format!("{} in {}: {}", f.outcome, f.variant, f.message));
         self.say(format!(
             "Repair {} of {}: {}",
-            self.machine.repairs,
-            self.settings.repairs,
+            self.kept.machine.repairs,
+            self.kept.settings.repairs,
             kit::text::one_line(&what.unwrap_or_default(), 300)
         ));
         let researcher = std::sync::Arc::clone(&self.deps.researcher);
         let stop = CancellationToken::new();
         match self.ask(&stop, researcher.repair(&context, &stop)).await? {
             Ok(program) => {
-                self.written = Some(program);
+                self.kept.written = Some(program);
                 Ok(Event::ProgramWritten)
             }
             Err(event) => Ok(event),
@@ -89,22 +89,22 @@ impl Driver {
 
     /// Journals the program as a revision, reads it, and puts it on the workers.
     pub(super) async fn check(&mut self) -> Result<Event, CampaignError> {
-        let Some(Program { source, packages: wanted }) = self.written.take() else {
+        let Some(Program { source, packages: wanted }) = self.kept.written.take() else {
             return Ok(nothing_open());
         };
         let number = self.experiment_number();
-        let reason = match self.broken.first() {
+        let reason = match self.kept.broken.first() {
             Some(f) => {
                 kit::text::one_line(&format!("mends {} in {}: {}", f.outcome, f.variant, f.message), 300)
             }
             None => "first".to_owned(),
         };
-        let Some(open) = self.record.open_mut() else { return Ok(nothing_open()) };
+        let Some(open) = self.kept.record.open_mut() else { return Ok(nothing_open()) };
         let packages = open.revision().map_or(&open.plan.packages, |r| &r.packages).clone();
         // Only where they could not be had: otherwise a repair of the code would change what it is compared with.
         // (What a repair itself got wrong about them may be mended too.)
         let of_packages = |f: &Failure| f.outcome == CONFLICT || f.message.starts_with(PACKAGES);
-        let conflict = self.broken.first().is_some_and(of_packages);
+        let conflict = self.kept.broken.first().is_some_and(of_packages);
         let changed = wanted.filter(|wanted| conflict && *wanted != packages);
         let digest = Digest::of(source.as_bytes());
         let revision = u32::try_from(open.revisions.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -134,11 +134,11 @@ impl Driver {
             );
             open.amendments.push(text);
             let body = serde_json::json!({"from": packages, "to": changed});
-            self.deps.journal.append_step(self.id, "packages_changed", &body).await?;
+            self.detail("packages_changed", &body).await?;
         }
         self.deps.journal.add_revision(self.id, number, revision, kept_digest, &kept, &reason).await?;
         if !faults.is_empty() {
-            self.broken = faults
+            self.kept.broken = faults
                 .into_iter()
                 .map(|fault| Failure {
                     variant: "all".into(),
@@ -151,18 +151,18 @@ impl Driver {
                     advice: "Mend what the message names; the rest may stay.".into(),
                 })
                 .collect();
-            self.broken_variants.clear();
-            self.failures.take([proto::v1::OutcomeKind::Failed]);
+            self.kept.broken_variants.clear();
+            self.kept.failures.take([proto::v1::OutcomeKind::Failed]);
             return Ok(Event::ProgramFaulty { voidable: false });
         }
         let bytes = source.len() as u64;
         match self.deps.fleet.put_blob(Bytes::from(source)).await {
             Ok(_) => {
-                self.program = Some(Blob { digest, bytes });
+                self.kept.program = Some(Blob { digest, bytes });
                 Ok(Event::ProgramSound)
             }
             Err(error) => {
-                self.record.stop_reason = format!("the program could not be sent to a worker: {error}");
+                self.kept.record.stop_reason = format!("the program could not be sent to a worker: {error}");
                 Ok(Event::Stop { by: StoppedBy::Workers })
             }
         }
@@ -170,12 +170,13 @@ impl Driver {
 
     /// Takes the variants at fault out of the experiment.
     pub(super) async fn void(&mut self) -> Result<Event, CampaignError> {
-        let reason = self.broken.first().map(|f| format!("{}: {}", f.outcome, f.message)).unwrap_or_default();
+        let reason =
+            self.kept.broken.first().map(|f| format!("{}: {}", f.outcome, f.message)).unwrap_or_default();
         let reason = kit::text::one_line(&format!("never mended ({reason})"), 300);
-        let variants = std::mem::take(&mut self.broken_variants);
+        let variants = std::mem::take(&mut self.kept.broken_variants);
         let body = serde_json::json!({"variants": variants, "reason": reason});
-        self.deps.journal.append_step(self.id, "voided", &body).await?;
-        if let Some(open) = self.record.open_mut() {
+        self.detail("voided", &body).await?;
+        if let Some(open) = self.kept.record.open_mut() {
             for variant in &variants {
                 open.void.insert(variant.clone(), reason.clone());
                 open.notes.push(format!("{variant} left the experiment: {reason}."));
@@ -187,14 +188,14 @@ impl Driver {
 
     /// Keeps what a repair has to do.
     pub(super) fn broke(&mut self, failures: Vec<Failure>, variants: Vec<String>) -> Event {
-        let voidable = self.record.open().is_some_and(|open| voidable(&open.plan, &variants));
-        self.broken = failures;
-        self.broken_variants = variants;
+        let voidable = self.kept.record.open().is_some_and(|open| voidable(&open.plan, &variants));
+        self.kept.broken = failures;
+        self.kept.broken_variants = variants;
         Event::ProgramFaulty { voidable }
     }
 
     pub(super) fn experiment_number(&self) -> u32 {
-        u32::try_from(self.record.experiments.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.kept.record.experiments.len()).unwrap_or(u32::MAX)
     }
 }
 

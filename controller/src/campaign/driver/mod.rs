@@ -10,22 +10,17 @@ use kit::{clock::Clock, task::CancellationToken};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::{
-    journal::{CampaignId, Journal},
-    stats::Ledger,
-};
+use crate::journal::{CampaignId, CommandRow, Journal, RunRow};
 
 use super::{
-    budget::{Budget, Failures, Used},
-    check::Sound,
+    budget::{Budget, Used},
     error::CampaignError,
-    executor::{Executor, spec::Blob},
+    executor::Executor,
+    kept::Kept,
     lab::{DataSet, Lab},
-    machine::{Action, Bounds, Event, Machine, State, StoppedBy},
+    machine::{Action, Event, State, StoppedBy},
     progress::{Progress, Watchers},
-    record::Record,
-    researcher::{Failure, Fault, PlanContext, ResearchError, Researcher, Wishes, Workers},
-    settings::{CONFIRMATORY, CampaignSettings, REPLIES},
+    researcher::{PlanContext, ResearchError, Researcher, Wishes},
 };
 
 /// Analyse, close, interpret, decide, report.
@@ -38,9 +33,14 @@ mod planning;
 mod running;
 /// What other processes want, and the time that counts.
 mod steer;
+/// Going on after a kill.
+mod taken_up;
 
 /// How often a step looks for commands of other processes: a cancel takes effect within 2 s.
 const POLL: Duration = Duration::from_millis(500);
+
+/// Time that passes within a step is written down so often: a kill takes no more of it.
+const COUNTED: Duration = Duration::from_secs(10);
 
 /// What a campaign works with.
 pub struct Deps {
@@ -62,14 +62,9 @@ pub struct Deps {
 pub(super) struct Driver {
     pub deps: Deps,
     pub id: CampaignId,
-    pub settings: CampaignSettings,
-    pub machine: Machine,
-    pub record: Record,
-    pub ledger: Ledger,
-    pub failures: Failures,
-    pub workers: Workers,
-    pub longest_seconds: u32,
-    pub started_at: String,
+    /// What the next step depends on; stored with every step.
+    pub kept: Kept,
+    keeping: Keeping,
     cancel: CancellationToken,
     /// Whether the user has paused it; no run is placed then.
     paused: watch::Sender<bool>,
@@ -78,109 +73,140 @@ pub(super) struct Driver {
     counted_to: Duration,
     /// Awake so far.
     active: Duration,
-    /// What was wrong with the last plan.
-    faults: Vec<Fault>,
-    /// The plan that is to be registered.
-    draft: Option<Sound>,
-    /// What the last batch or check gave a repair to do.
-    broken: Vec<Failure>,
-    /// Variants at fault in it.
-    broken_variants: Vec<String>,
-    /// The repairs' signatures so far, to see the same error again.
-    signatures: Vec<String>,
-    /// The program that was written and is not yet checked.
-    written: Option<super::researcher::Program>,
-    /// The revision's program on the workers.
-    program: Option<Blob>,
-    /// Data sets on the workers.
-    data: Vec<(String, Blob)>,
-    /// The limit that the open experiment's runs have.
-    time_seconds: u32,
+    /// The last command that the snapshot knows of.
+    kept_obeyed: u64,
+    /// Commands that an earlier owner took and did not live to obey.
+    late: Vec<CommandRow>,
+    /// What ends it before anything more is done.
+    ending: Option<StoppedBy>,
+    /// Runs of the pending action that an earlier owner planned.
+    left: Vec<RunRow>,
     /// Where the report lies.
     pub report_path: Option<std::path::PathBuf>,
     /// The answer in words.
     pub answer: String,
 }
 
+/// Whether what happens is for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    /// Steps, snapshots, findings, results.
+    Everything,
+    /// After Ctrl-C: the report so far is written, and the journal stays where the campaign was, so that it can go on.
+    Nothing,
+}
+
+/// How an action comes to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// The step before it has just been taken.
+    First,
+    /// It was begun before a kill: what could be asked for already may not be asked for differently.
+    Again,
+}
+
 impl Driver {
-    pub(super) fn new(
-        deps: Deps,
-        id: CampaignId,
-        settings: CampaignSettings,
-        cancel: CancellationToken,
-    ) -> Self {
-        let bounds =
-            Bounds { iterations: settings.max_iterations, plans: REPLIES, repairs: settings.repairs };
-        let confirmatory = CONFIRMATORY.min(settings.max_iterations).max(1);
+    pub(super) fn new(deps: Deps, id: CampaignId, kept: Kept, cancel: CancellationToken) -> Self {
         Self {
             id,
-            machine: Machine::new(bounds),
-            record: Record { id: id.to_string(), ..Record::default() },
-            ledger: Ledger::new(confirmatory),
-            failures: Failures::default(),
-            workers: Workers::default(),
-            longest_seconds: 0,
-            started_at: deps.clock.wall().to_string(),
+            keeping: Keeping::Everything,
             cancel,
             paused: watch::Sender::new(false),
-            budget: Budget::of(&settings),
+            budget: Budget::of(&kept.settings),
             counted_to: deps.clock.monotonic(),
             active: Duration::ZERO,
-            faults: Vec::new(),
-            draft: None,
-            broken: Vec::new(),
-            broken_variants: Vec::new(),
-            signatures: Vec::new(),
-            written: None,
-            program: None,
-            data: Vec::new(),
-            time_seconds: 0,
+            kept_obeyed: kept.obeyed,
+            late: Vec::new(),
+            ending: None,
+            left: Vec::new(),
             report_path: None,
             answer: String::new(),
+            kept,
             deps,
-            settings,
         }
     }
 
-    /// From the beginning to the report.
+    /// Ends it before anything more is done: it closes with what it has.
+    pub(super) fn stop_first(&mut self, by: StoppedBy) {
+        self.ending = Some(by);
+    }
+
+    /// From where it is to the report.
     pub(super) async fn drive(&mut self) -> Result<StoppedBy, CampaignError> {
-        let mut event = Event::Begun;
-        loop {
-            let action = self.step(event).await?;
-            let Some(action) = action else {
-                return Ok(match self.machine.state {
-                    State::Ended { stopped } => stopped,
-                    _ => StoppedBy::Workers,
-                });
+        let (mut pending, mut entry) = match self.kept.pending {
+            Some(action) => (Some(action), Entry::Again),
+            None => (self.step(Event::Begun).await?, Entry::First),
+        };
+        let mut ending = self.ending.take();
+        if entry == Entry::Again && ending.is_none() {
+            self.restore_workers().await?;
+        }
+        while let Some(action) = pending {
+            let forbidden = match ending.take() {
+                Some(by) => Some(by),
+                None => self.hard_stop(action, entry).await?,
             };
-            event = match self.hard_stop(action).await? {
+            let event = match forbidden {
                 Some(by) => Event::Stop { by },
                 None => self.act(action).await?,
             };
+            if matches!(event, Event::Stop { .. }) {
+                self.end_left().await?;
+            }
             self.count_time().await?;
+            if event == (Event::Stop { by: StoppedBy::Interrupted }) {
+                self.detail("interrupted", &json!({ "action": action })).await?;
+                self.keeping = Keeping::Nothing;
+            }
+            pending = self.step(event).await?;
+            entry = Entry::First;
         }
+        Ok(match self.kept.machine.state {
+            State::Ended { stopped } => stopped,
+            _ => StoppedBy::Workers,
+        })
     }
 
-    /// The machine's step, journalled before anything of it is done.
+    /// The machine's step, journalled with all that the next one depends on before anything of it is done.
     async fn step(&mut self, event: Event) -> Result<Option<Action>, CampaignError> {
-        let action = self.machine.step(event)?;
+        let action = self.kept.machine.step(event)?;
+        self.kept.pending = action;
+        let used = self.used().await?;
+        self.kept.left = self.budget.left(&used);
+        let machine = &self.kept.machine;
         let body = json!({
             "event": event,
-            "state": self.machine.state,
-            "iteration": self.machine.iteration,
-            "repairs": self.machine.repairs,
+            "state": machine.state,
+            "iteration": machine.iteration,
+            "repairs": machine.repairs,
             "action": action,
         });
-        self.deps.journal.append_step(self.id, "step", &body).await?;
+        if self.keeping == Keeping::Everything {
+            let snapshot = self.kept.snapshot()?;
+            self.deps.journal.append_step_with(self.id, "step", &body, snapshot).await?;
+            self.kept_obeyed = self.kept.obeyed;
+        }
         self.deps.progress.tell(Progress::Step {
-            iteration: self.machine.iteration,
-            iterations: self.settings.max_iterations,
-            step: self.machine.state.words(),
-            detail: self.record.open().map(|e| format!("{}: {}", e.id, e.plan.title)).unwrap_or_default(),
+            iteration: self.kept.machine.iteration,
+            iterations: self.kept.settings.max_iterations,
+            step: self.kept.machine.state.words(),
+            detail: self
+                .kept
+                .record
+                .open()
+                .map(|e| format!("{}: {}", e.id, e.plan.title))
+                .unwrap_or_default(),
         });
-        let used = self.used().await?;
-        self.deps.progress.tell(Progress::Budget(self.budget.left(&used)));
+        self.deps.progress.tell(Progress::Budget(self.kept.left.clone()));
         Ok(action)
+    }
+
+    /// What a step did besides moving on.
+    async fn detail(&self, kind: &str, body: &serde_json::Value) -> Result<(), CampaignError> {
+        match self.keeping {
+            Keeping::Everything => Ok(self.deps.journal.append_detail(self.id, kind, body).await?),
+            Keeping::Nothing => Ok(()),
+        }
     }
 
     async fn act(&mut self, action: Action) -> Result<Event, CampaignError> {
@@ -204,19 +230,26 @@ impl Driver {
     }
 
     /// What forbids an action before it begins. Closing and reporting are never forbidden.
-    async fn hard_stop(&mut self, action: Action) -> Result<Option<StoppedBy>, CampaignError> {
+    async fn hard_stop(&mut self, action: Action, entry: Entry) -> Result<Option<StoppedBy>, CampaignError> {
         if matches!(action, Action::Close { .. } | Action::Report { .. }) {
             return Ok(None);
         }
         if self.cancel.is_cancelled() {
             return Ok(Some(StoppedBy::Interrupted));
         }
-        if let Some(by) = self.while_paused().await? {
-            return Ok(Some(by));
+        if entry == Entry::First {
+            if let Some(by) = self.while_paused().await? {
+                return Ok(Some(by));
+            }
+            if self.kept.obeyed != self.kept_obeyed && self.keeping == Keeping::Everything {
+                // The action asks with what was said: after a kill it must ask the same.
+                self.deps.journal.keep_snapshot(self.id, self.kept.snapshot()?).await?;
+                self.kept_obeyed = self.kept.obeyed;
+            }
         }
         let used = self.used().await?;
         // A program that was never mended is told as that; a number of failures in a row is checked where a batch ends.
-        Ok(self.budget.reached(&used, self.failures))
+        Ok(self.budget.reached(&used, self.kept.failures))
     }
 
     pub(super) async fn used(&self) -> Result<Used, CampaignError> {
@@ -243,9 +276,12 @@ impl Driver {
                 }
                 () = tokio::time::sleep(if self.is_paused() { POLL } else { left.min(POLL) }) => {}
             }
-            let mut by = (self.used_awake() >= self.budget.awake).then_some(StoppedBy::WallClock);
-            by = self.obey().await?.or(by);
-            if let Some(by) = by {
+            let told = self.obey().await?;
+            let over = (self.used_awake() >= self.budget.awake).then_some(StoppedBy::WallClock);
+            if self.uncounted() >= COUNTED {
+                self.count_time().await?;
+            }
+            if let Some(by) = told.or(over) {
                 stop.cancel();
                 return Ok((work.await, Some(by)));
             }
@@ -265,16 +301,14 @@ impl Driver {
         let by = match answer {
             Ok(answer) => return Ok(Ok(answer)),
             Err(ResearchError::Budget { purpose }) => {
-                self.record.stop_reason = format!("the cost budget does not cover the call for {purpose}");
+                self.kept.record.stop_reason =
+                    format!("the cost budget does not cover the call for {purpose}");
                 StoppedBy::Money
             }
             Err(ResearchError::Cancelled) => StoppedBy::Interrupted,
-            Err(ResearchError::Journal(detail)) => {
-                self.record.stop_reason = detail;
-                StoppedBy::Researcher
-            }
+            Err(ResearchError::Journal(detail)) => return Err(CampaignError::Researcher(detail)),
             Err(error) => {
-                self.record.stop_reason = error.to_string();
+                self.kept.record.stop_reason = error.to_string();
                 self.say(format!("The researcher gave no answer: {error}"));
                 StoppedBy::Researcher
             }
@@ -283,26 +317,25 @@ impl Driver {
     }
 
     /// What the researcher is told when it plans or decides.
-    async fn context(&self) -> Result<PlanContext, CampaignError> {
-        let used = self.used().await?;
-        Ok(PlanContext {
-            question: self.settings.question.clone(),
-            iteration: self.machine.iteration,
-            max_iterations: self.settings.max_iterations,
-            confirmatory_left: self.ledger.experiments.saturating_sub(self.record.confirmatory()),
-            findings: self.record.findings.iter().map(|f| f.finding.clone()).collect(),
-            dead_ends: self.record.dead_ends.clone(),
-            experiments: self.record.experiments.iter().filter_map(super::closed::closed).collect(),
-            workers: self.workers.clone(),
-            budget: self.budget.left(&used),
+    fn context(&self) -> PlanContext {
+        PlanContext {
+            question: self.kept.settings.question.clone(),
+            iteration: self.kept.machine.iteration,
+            max_iterations: self.kept.settings.max_iterations,
+            confirmatory_left: self.kept.ledger.experiments.saturating_sub(self.kept.record.confirmatory()),
+            findings: self.kept.record.findings.iter().map(|f| f.finding.clone()).collect(),
+            dead_ends: self.kept.record.dead_ends.clone(),
+            experiments: self.kept.record.experiments.iter().filter_map(super::closed::closed).collect(),
+            workers: self.kept.workers.clone(),
+            budget: self.kept.left.clone(),
             wishes: Wishes {
-                seeds: self.settings.seeds,
-                smallest_effect: self.settings.smallest_effect.clone(),
-                data_set: self.settings.data_set.clone(),
+                seeds: self.kept.settings.seeds,
+                smallest_effect: self.kept.settings.smallest_effect.clone(),
+                data_set: self.kept.settings.data_set.clone(),
             },
-            hints: self.record.hints.clone(),
-            faults: self.faults.clone(),
-        })
+            hints: self.kept.record.hints.clone(),
+            faults: self.kept.faults.clone(),
+        }
     }
 
     fn executor(&self) -> Executor {

@@ -26,8 +26,8 @@ impl Driver {
         let stop = CancellationToken::new();
         let fleet = std::sync::Arc::clone(&self.deps.fleet);
         let (image, watchers, token) =
-            (self.settings.image.clone(), self.deps.progress.clone(), stop.clone());
-        let backend = self.settings.backend.clone().unwrap_or_default();
+            (self.kept.settings.image.clone(), self.deps.progress.clone(), stop.clone());
+        let backend = self.kept.settings.backend.clone().unwrap_or_default();
         let choice = ImageChoice { name: &image, backend: &backend };
         let work = images::prepare(&*fleet, choice, &watchers, &token);
         let (prepared, stopped) = self.guarded(&stop, work).await?;
@@ -37,18 +37,18 @@ impl Driver {
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                self.record.stop_reason = format!("image {image}: {error}");
-                self.say(self.record.stop_reason.clone());
+                self.kept.record.stop_reason = format!("image {image}: {error}");
+                self.say(self.kept.record.stop_reason.clone());
                 return Ok(Event::Stop { by: StoppedBy::Workers });
             }
         };
         let views = self.deps.fleet.workers();
         let slots = self.deps.fleet.slots();
-        self.workers = describe(&views, slots, &prepared.packages, &self.deps.data_sets);
+        self.kept.workers = describe(&views, slots, &prepared.packages, &self.deps.data_sets);
         let longest = views.iter().filter_map(|v| v.info.largest_limits.as_ref()).map(|l| l.time_ms / 1000);
-        self.longest_seconds =
+        self.kept.longest_seconds =
             longest.filter(|s| *s > 0).min().map_or(0, |s| u32::try_from(s).unwrap_or(u32::MAX));
-        let facts = &mut self.record.environment;
+        let facts = &mut self.kept.record.environment;
         facts.push(("image".into(), format!("{image}, {}", prepared.image_id)));
         facts.push(("packages".into(), prepared.packages.join(", ")));
         for view in &views {
@@ -68,14 +68,14 @@ impl Driver {
             }
         }
         let body = json!({"image": image, "image_id": prepared.image_id, "packages": prepared.packages});
-        self.deps.journal.append_step(self.id, "prepared", &body).await?;
+        self.detail("prepared", &body).await?;
         Ok(Event::Prepared)
     }
 
     /// Asks for a plan and checks it; faults are kept for the next try.
     pub(super) async fn plan(&mut self) -> Result<Event, CampaignError> {
         kit::halt::at("controller.planning");
-        let context = self.context().await?;
+        let context = self.context();
         let researcher = std::sync::Arc::clone(&self.deps.researcher);
         let stop = CancellationToken::new();
         let planned = match self.ask(&stop, researcher.plan(&context, &stop)).await? {
@@ -84,44 +84,44 @@ impl Driver {
         };
         let plan = match planned {
             Planned::Finished { reason } => {
-                self.record.stop_reason = reason;
+                self.kept.record.stop_reason = reason;
                 return Ok(Event::NothingMore);
             }
             Planned::Experiment(plan) => *plan,
         };
         let findings: Vec<String> = context.findings.iter().map(|f| f.id.clone()).collect();
-        let known = known::known(&self.record, &plan);
+        let known = known::known(&self.kept.record, &plan);
         let sound = check(
             plan.clone(),
             &Against {
-                workers: &self.workers,
+                workers: &self.kept.workers,
                 wishes: &context.wishes,
                 budget: &context.budget,
                 iteration: context.iteration,
                 confirmatory_left: context.confirmatory_left,
                 findings: &findings,
                 known,
-                longest_seconds: self.longest_seconds,
-                largest_memory: self.workers.memory_bytes,
+                longest_seconds: self.kept.longest_seconds,
+                largest_memory: self.kept.workers.memory_bytes,
             },
         );
         match sound {
             Ok(mut sound) => {
-                let alpha = self.ledger.experiment_error(self.record.confirmatory()).unwrap_or(0.0);
+                let alpha = self.kept.ledger.experiment_error(self.kept.record.confirmatory()).unwrap_or(0.0);
                 sound.notes.extend(known::design_note(&sound.plan, known, alpha));
                 let looks = u32::try_from(sound.plan.looks.len()).unwrap_or(1);
-                self.faults.clear();
-                self.draft = Some(sound);
+                self.kept.faults.clear();
+                self.kept.draft = Some(sound);
                 Ok(Event::PlanSound { looks })
             }
             Err(faults) => {
                 let body = json!({"plan": plan, "faults": faults});
-                self.deps.journal.append_step(self.id, "plan_refused", &body).await?;
+                self.detail("plan_refused", &body).await?;
                 let told: Vec<String> =
                     faults.iter().take(3).map(|f| format!("{}: {}", f.field, f.problem)).collect();
                 self.say(format!("The plan was sent back: {}", told.join("; ")));
-                self.record.stop_reason = told.join("; ");
-                self.faults = faults;
+                self.kept.record.stop_reason = told.join("; ");
+                self.kept.faults = faults;
                 Ok(Event::PlanUnsound)
             }
         }
@@ -130,11 +130,11 @@ impl Driver {
     /// Plan, digest, seeds and ledger go into the journal before any run.
     pub(super) async fn register(&mut self) -> Result<Event, CampaignError> {
         kit::halt::at("controller.register");
-        let Some(sound) = self.draft.take() else {
-            self.record.stop_reason = "no plan was there to register".into();
+        let Some(sound) = self.kept.draft.take() else {
+            self.kept.record.stop_reason = "no plan was there to register".into();
             return Ok(Event::Stop { by: StoppedBy::NoSoundPlan });
         };
-        let number = u32::try_from(self.record.experiments.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let number = u32::try_from(self.kept.record.experiments.len()).unwrap_or(u32::MAX).saturating_add(1);
         let id = format!("e{number}");
         let plan = sound.plan;
         let value = serde_json::to_value(&plan)
@@ -144,36 +144,38 @@ impl Driver {
             Role::Exploratory => "exploratory",
             Role::Confirmatory => "confirmatory",
         };
-        self.deps.journal.register_experiment(self.id, number, &value, digest, role).await?;
+        let at_ns = self.deps.journal.register_experiment(self.id, number, &value, digest, role).await?;
         let most = plan.looks.last().copied().unwrap_or(0);
-        let seeds = seeds(&self.record.id, &id, most);
-        let confirmatory = (plan.role == Role::Confirmatory).then(|| self.record.confirmatory());
-        let error = confirmatory.and_then(|n| self.ledger.experiment_error(n).ok());
+        let seeds = seeds(&self.kept.record.id, &id, most);
+        let confirmatory = (plan.role == Role::Confirmatory).then(|| self.kept.record.confirmatory());
+        let error = confirmatory.and_then(|n| self.kept.ledger.experiment_error(n).ok());
         let body = json!({"experiment": id, "digest": digest.to_string(), "seeds": seeds, "error": error});
-        self.deps.journal.append_step(self.id, "registered", &body).await?;
-        if !self.data.iter().any(|(name, _)| *name == plan.data_set)
+        self.detail("registered", &body).await?;
+        if !self.kept.data.iter().any(|(name, _)| *name == plan.data_set)
             && let Some(ours) = self.deps.data_sets.iter().find(|d| d.name == plan.data_set)
         {
             let bytes = ours.bytes.clone();
             let size = bytes.len() as u64;
             match self.deps.fleet.put_blob(bytes).await {
-                Ok(digest) => self.data.push((plan.data_set.clone(), Blob { digest, bytes: size })),
+                Ok(digest) => self.kept.data.push((plan.data_set.clone(), Blob { digest, bytes: size })),
                 Err(error) => {
-                    self.record.stop_reason = format!("data set {}: {error}", plan.data_set);
+                    self.kept.record.stop_reason = format!("data set {}: {error}", plan.data_set);
                     return Ok(Event::Stop { by: StoppedBy::Workers });
                 }
             }
         }
         self.note_data_set(&plan.data_set);
-        self.time_seconds = plan.limits.time_seconds;
-        self.signatures.clear();
-        self.broken.clear();
-        self.program = None;
+        self.kept.time_seconds = plan.limits.time_seconds;
+        self.kept.signatures.clear();
+        self.kept.broken.clear();
+        self.kept.program = None;
         self.say(format!("Experiment {id} ({role}): {}", plan.title));
-        self.record.experiments.push(ExperimentRecord {
+        self.kept.record.experiments.push(ExperimentRecord {
             id,
             digest: digest.to_string(),
-            registered_at: self.deps.clock.wall().to_string(),
+            registered_at: jiff::Timestamp::from_nanosecond(i128::from(at_ns))
+                .map(|at| at.to_string())
+                .unwrap_or_default(),
             confirmatory,
             seeds,
             revisions: Vec::new(),
@@ -195,12 +197,13 @@ impl Driver {
     /// The data set of an experiment among the facts of the report, by its digest, once.
     fn note_data_set(&mut self, name: &str) {
         let label = format!("data set {name}");
-        let info = self.workers.data_sets.iter().find(|info| info.name == name);
-        let Some(info) = info.filter(|_| !self.record.environment.iter().any(|(name, _)| *name == label))
+        let info = self.kept.workers.data_sets.iter().find(|info| info.name == name);
+        let Some(info) =
+            info.filter(|_| !self.kept.record.environment.iter().any(|(name, _)| *name == label))
         else {
             return;
         };
         let fact = format!("{}, {}", info.size, info.digest);
-        self.record.environment.push((label, fact));
+        self.kept.record.environment.push((label, fact));
     }
 }

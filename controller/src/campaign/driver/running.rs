@@ -29,22 +29,22 @@ impl Driver {
         what: &[(Vec<super::super::plan::Variant>, u64)],
         purpose: Purpose,
     ) -> Option<(Batch, Vec<Job>)> {
-        let open = self.record.open()?;
-        let program = self.program.as_ref()?;
+        let open = self.kept.record.open()?;
+        let program = self.kept.program.as_ref()?;
         let revision = open.revision()?;
-        let data = self.data.iter().find(|(name, _)| *name == open.plan.data_set).map(|(_, blob)| blob);
+        let data = self.kept.data.iter().find(|(name, _)| *name == open.plan.data_set).map(|(_, blob)| blob);
         let common = Common {
             plan: &open.plan,
-            image: &self.settings.image,
-            backend: self.settings.backend.as_deref().unwrap_or(""),
+            image: &self.kept.settings.image,
+            backend: self.kept.settings.backend.as_deref().unwrap_or(""),
             program,
             packages: &revision.packages,
             data,
-            gpus: u32::from(!self.workers.gpus.is_empty()),
-            time_seconds: self.time_seconds,
-            campaign: &self.record.id,
+            gpus: u32::from(!self.kept.workers.gpus.is_empty()),
+            time_seconds: self.kept.time_seconds,
+            campaign: &self.kept.record.id,
             experiment: &open.id,
-            fixed_seed: fixed_seed(&self.record.id),
+            fixed_seed: fixed_seed(&self.kept.record.id),
         };
         let jobs = what
             .iter()
@@ -56,19 +56,26 @@ impl Driver {
             })
             .collect();
         let batch = Batch {
+            left: Vec::new(),
             campaign: self.id,
             experiment: self.experiment_number(),
             digest: program.digest,
             revision: revision.number,
             purpose,
-            image: self.settings.image.clone(),
+            image: self.kept.settings.image.clone(),
         };
         Some((batch, jobs))
     }
 
     /// Runs jobs under the guard and keeps what came of them. `Some` is what ends the campaign.
-    async fn run_jobs(&mut self, batch: Batch, jobs: Vec<Job>) -> Result<Option<StoppedBy>, CampaignError> {
-        let Some(plan) = self.record.open().map(|open| open.plan.clone()) else { return Ok(None) };
+    async fn run_jobs(
+        &mut self,
+        mut batch: Batch,
+        jobs: Vec<Job>,
+    ) -> Result<Option<StoppedBy>, CampaignError> {
+        let Some(plan) = self.kept.record.open().map(|open| open.plan.clone()) else { return Ok(None) };
+        // What an earlier owner began of this very batch is taken up, not begun again.
+        batch.left = std::mem::take(&mut self.left);
         let stop = CancellationToken::new();
         let executor = self.executor();
         let token = stop.clone();
@@ -76,13 +83,13 @@ impl Driver {
         let (ran, stopped) = self.guarded(&stop, work).await?;
         let Ran { runs, out_of_devices, workers_failed } = ran?;
         for outcomes in by_seed(&runs).into_values() {
-            self.failures.take(outcomes);
+            self.kept.failures.take(outcomes);
         }
-        if let Some(open) = self.record.open_mut() {
+        if let Some(open) = self.kept.record.open_mut() {
             open.runs.extend(runs);
         }
         if let Some(detail) = workers_failed {
-            self.record.stop_reason = detail;
+            self.kept.record.stop_reason = detail;
             return Ok(Some(stopped.unwrap_or(StoppedBy::Workers)));
         }
         Ok(stopped.or_else(|| out_of_devices.then_some(StoppedBy::DeviceHours)))
@@ -90,14 +97,14 @@ impl Driver {
 
     /// Every variant once, tiny.
     pub(super) async fn smoke(&mut self) -> Result<Event, CampaignError> {
-        let Some(open) = self.record.open() else { return Ok(nothing_open()) };
-        let seed = smoke_seed(&self.record.id, &open.id);
+        let Some(open) = self.kept.record.open() else { return Ok(nothing_open()) };
+        let seed = smoke_seed(&self.kept.record.id, &open.id);
         let what = vec![(open.variants(), seed)];
         let Some((batch, jobs)) = self.jobs(&what, Purpose::Smoke) else { return Ok(nothing_open()) };
         if let Some(by) = self.run_jobs(batch, jobs).await? {
             return Ok(Event::Stop { by });
         }
-        let Some(open) = self.record.open() else { return Ok(nothing_open()) };
+        let Some(open) = self.kept.record.open() else { return Ok(nothing_open()) };
         Ok(match wanted(open, Purpose::Smoke) {
             Wanted::Nothing => {
                 // A run that was lost as often as it is started again says nothing about the program.
@@ -108,7 +115,7 @@ impl Driver {
                 let gone = variants.iter().filter_map(|v| last(&v.id)).find(|run| lost(run.kind()));
                 match gone.map(|run| run.outcome.message.clone()) {
                     Some(message) => {
-                        self.record.stop_reason = message;
+                        self.kept.record.stop_reason = message;
                         Event::Stop { by: StoppedBy::Workers }
                     }
                     None => Event::SmokePassed,
@@ -122,7 +129,7 @@ impl Driver {
 
     /// What is missing up to a look: seed by seed, variants shuffled within a seed.
     pub(super) async fn run_look(&mut self, look: u32) -> Result<Event, CampaignError> {
-        let Some(open) = self.record.open() else { return Ok(nothing_open()) };
+        let Some(open) = self.kept.record.open() else { return Ok(nothing_open()) };
         let planned = open.plan.looks.get(look as usize).copied().unwrap_or(0) as usize;
         let there = open.analysed();
         let settled = |variant: &str, seed: u64| {
@@ -145,24 +152,25 @@ impl Driver {
         if let Some(by) = self.run_jobs(batch, jobs).await? {
             return Ok(Event::Stop { by });
         }
-        let Some(open) = self.record.open() else { return Ok(nothing_open()) };
+        let Some(open) = self.kept.record.open() else { return Ok(nothing_open()) };
         Ok(match wanted(open, Purpose::Full) {
             Wanted::Nothing => Event::LookRun,
             Wanted::Repair { failures, variants } => self.broke(failures, variants),
             Wanted::HigherLimit { .. } => {
-                let longest = if self.longest_seconds == 0 { u32::MAX } else { self.longest_seconds };
-                if self.time_seconds < longest { Event::LimitTooLow } else { Event::LookRun }
+                let longest =
+                    if self.kept.longest_seconds == 0 { u32::MAX } else { self.kept.longest_seconds };
+                if self.kept.time_seconds < longest { Event::LimitTooLow } else { Event::LookRun }
             }
         })
     }
 
     /// A higher limit for every variant; all of them run again, as a revision of its own.
     pub(super) async fn raise(&mut self) -> Result<Event, CampaignError> {
-        let longest = if self.longest_seconds == 0 { u32::MAX } else { self.longest_seconds };
-        let raised = self.time_seconds.saturating_mul(RAISE).min(longest);
-        let before = std::mem::replace(&mut self.time_seconds, raised);
+        let longest = if self.kept.longest_seconds == 0 { u32::MAX } else { self.kept.longest_seconds };
+        let raised = self.kept.time_seconds.saturating_mul(RAISE).min(longest);
+        let before = std::mem::replace(&mut self.kept.time_seconds, raised);
         let number = self.experiment_number();
-        let Some(open) = self.record.open_mut() else { return Ok(nothing_open()) };
+        let Some(open) = self.kept.record.open_mut() else { return Ok(nothing_open()) };
         let Some(mut revision) = open.revision().cloned() else { return Ok(nothing_open()) };
         revision.number += 1;
         revision.reason =
@@ -176,7 +184,7 @@ impl Driver {
             .add_revision(self.id, number, revision.number, digest, &revision.source, &revision.reason)
             .await?;
         let body = serde_json::json!({"from_seconds": before, "to_seconds": raised});
-        journal.append_step(self.id, "limit_raised", &body).await?;
+        self.detail("limit_raised", &body).await?;
         self.say(text);
         Ok(Event::LimitRaised)
     }

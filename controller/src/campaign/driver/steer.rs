@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::journal::CampaignState;
+use crate::journal::{CampaignState, Limits};
 
 use super::{
     super::{
@@ -18,7 +18,9 @@ impl Driver {
     /// Takes what other processes left. A hint or another budget touches the next plan only.
     pub(super) async fn obey(&mut self) -> Result<Option<StoppedBy>, CampaignError> {
         let mut stop = None;
-        for row in self.deps.journal.take_commands(self.id).await? {
+        let late = std::mem::take(&mut self.late);
+        for row in late.into_iter().chain(self.deps.journal.take_commands(self.id).await?) {
+            self.kept.obeyed = self.kept.obeyed.max(row.number);
             match Command::of(&row) {
                 Some(Command::Cancel) => stop = Some(StoppedBy::Cancelled),
                 Some(Command::Pause) => self.set_paused(true).await?,
@@ -26,7 +28,7 @@ impl Driver {
                 Some(Command::Hint(text)) => {
                     let text = kit::text::one_line(&text, HINT_BYTES);
                     self.note("hint", text.clone());
-                    self.record.hints.push(text);
+                    self.kept.record.hints.push(text);
                 }
                 Some(Command::Budget) => self.read_limits().await?,
                 None => tracing::warn!(
@@ -73,23 +75,28 @@ impl Driver {
 
     async fn read_limits(&mut self) -> Result<(), CampaignError> {
         let limits = self.deps.journal.limits(self.id).await?;
-        self.budget.awake = limits.wall.unwrap_or(self.budget.awake);
-        self.budget.devices = limits.device;
-        self.budget.dollars = limits.cost.map(crate::journal::MicroUsd::dollars);
-        self.budget.failures = limits.max_failures.unwrap_or(self.budget.failures);
+        self.bound_by(&limits);
         if let Some(iterations) = limits.max_iterations {
-            self.machine.set_iterations(iterations);
-            self.settings.max_iterations = iterations;
+            self.kept.machine.set_iterations(iterations);
+            self.kept.settings.max_iterations = iterations;
         }
         self.note("limits", serde_json::to_string(&limits).unwrap_or_default());
         self.say("The limits have changed; they hold from the next step on.");
         Ok(())
     }
 
+    /// The bounds that are looked at before a step; the number of experiments is the machine's.
+    pub(super) fn bound_by(&mut self, limits: &Limits) {
+        self.budget.awake = limits.wall.unwrap_or(self.budget.awake);
+        self.budget.devices = limits.device;
+        self.budget.dollars = limits.cost.map(crate::journal::MicroUsd::dollars);
+        self.budget.failures = limits.max_failures.unwrap_or(self.budget.failures);
+    }
+
     /// Whoever reads the report learns what was said while the campaign ran, and when.
     fn note(&mut self, what: &str, text: String) {
-        let iteration = self.machine.iteration;
-        self.record.environment.push((format!("{what} from the user in iteration {iteration}"), text));
+        let iteration = self.kept.machine.iteration;
+        self.kept.record.environment.push((format!("{what} from the user in iteration {iteration}"), text));
     }
 
     pub(super) fn is_paused(&self) -> bool {

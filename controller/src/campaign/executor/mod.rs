@@ -16,11 +16,8 @@ use prost::Message as _;
 use proto::v1;
 use tokio::sync::{Notify, watch};
 
-use crate::{
-    fleet::{FleetError, RunEnd},
-    journal::{
-        BudgetError, CampaignId, EndedHere, Journal, JournalError, LogStream, NewRun, RunId, RunPurpose,
-    },
+use crate::journal::{
+    BudgetError, CampaignId, Journal, JournalError, LogStream, NewRun, RunId, RunPurpose, RunRow, RunState,
 };
 
 use super::{
@@ -30,6 +27,8 @@ use super::{
     record::{Logged, Purpose, RunRecord, outcome_word},
 };
 
+/// Runs that an earlier owner left.
+mod left;
 /// Where a run's events go.
 pub mod sink;
 /// What a worker is sent.
@@ -66,6 +65,15 @@ pub struct Batch {
     pub purpose: Purpose,
     /// By name.
     pub image: String,
+    /// Runs of this very batch that an earlier owner planned, oldest first.
+    pub left: Vec<RunRow>,
+}
+
+impl Batch {
+    /// Of one job, oldest first: what was lost, and what stands in for it.
+    fn left_of<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a RunRow> {
+        self.left.iter().filter(|row| row.variant == job.variant.id && row.seed == job.seed)
+    }
 }
 
 /// Why a batch did not go on.
@@ -82,7 +90,7 @@ pub enum ExecutorError {
 /// How a batch went.
 #[derive(Debug, Default)]
 pub struct Ran {
-    /// Every run that was started and its end, in the order of ending.
+    /// Every run that was started and its end, in the order of the jobs: a repair is told the same after a kill.
     pub runs: Vec<RunRecord>,
     /// The device budget does not cover what is left.
     pub out_of_devices: bool,
@@ -135,18 +143,29 @@ impl Executor {
         stop: &CancellationToken,
         stop_at: impl Fn(&RunRecord) -> bool + Send + Sync,
     ) -> Result<Ran, ExecutorError> {
+        let under_way = batch.left.iter().filter(|row| row.state != RunState::Finished).count();
         let shared = Shared {
             stop: stop.child_token(),
-            in_flight: AtomicU32::new(0),
+            in_flight: AtomicU32::new(u32::try_from(under_way).unwrap_or(u32::MAX)),
             settled: Notify::new(),
             done: AtomicU32::new(0),
             total: u32::try_from(jobs.len()).unwrap_or(u32::MAX),
         };
-        let slots = self.lab.slots().max(1);
-        let mut ends = stream::iter(jobs).map(|job| self.job(batch, job, &shared)).buffer_unordered(slots);
+        self.heed_the_ended(batch, &jobs, &shared, &stop_at).await?;
+        // What is under way already holds its devices, and a slot of its worker.
+        let (begun, others): (Vec<_>, Vec<_>) =
+            (0usize..).zip(jobs).partition(|(_, job)| batch.left_of(job).next().is_some());
+        let slots = self.lab.slots().max(under_way).max(1);
+        let mut ends = stream::iter(begun.into_iter().chain(others))
+            .map(|(place, job)| {
+                let job = self.job(batch, job, &shared);
+                async move { (place, job.await) }
+            })
+            .buffer_unordered(slots);
+        let mut ended: BTreeMap<usize, Vec<RunRecord>> = BTreeMap::new();
         let mut ran = Ran::default();
         let mut error = None;
-        while let Some(end) = ends.next().await {
+        while let Some((place, end)) = ends.next().await {
             let runs = match end {
                 Ok(JobEnd::Ended(runs)) => runs,
                 Ok(JobEnd::NotStarted) => Vec::new(),
@@ -168,19 +187,65 @@ impl Executor {
             if runs.last().is_some_and(&stop_at) {
                 shared.stop.cancel();
             }
-            ran.runs.extend(runs);
+            ended.insert(place, runs);
         }
+        ran.runs = ended.into_values().flatten().collect();
         match error {
             Some(error) => Err(error),
             None => Ok(ran),
         }
     }
 
+    /// A run that ended before the kill may have ended its batch then already: nothing of it is begun again.
+    async fn heed_the_ended(
+        &self,
+        batch: &Batch,
+        jobs: &[Job],
+        shared: &Shared,
+        stop_at: &(impl Fn(&RunRecord) -> bool + Send + Sync),
+    ) -> Result<(), ExecutorError> {
+        for job in jobs {
+            let Some(last) = batch.left_of(job).last() else { continue };
+            if last.state == RunState::Finished {
+                let mut run = left::record(last, batch.revision);
+                self.read(batch.campaign, &mut run).await?;
+                if stop_at(&run) {
+                    shared.stop.cancel();
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// One variant and seed, with restarts of what was lost.
     async fn job(&self, batch: &Batch, job: Job, shared: &Shared) -> Result<JobEnd, ExecutorError> {
         let mut runs: Vec<RunRecord> = Vec::new();
-        let mut predecessor = None;
-        for _ in 0..=RESTARTS {
+        let (mut predecessor, mut lost, mut over) = (None, 0, false);
+        for row in batch.left_of(&job) {
+            self.tell_runs(shared);
+            let ended = self.take_up(row, batch.revision, &shared.stop).await;
+            if row.state != RunState::Finished {
+                shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+                shared.settled.notify_waiters();
+            }
+            let (run, failed) = ended?;
+            self.tell_ended(&run);
+            let kind = run.kind();
+            runs.push(run);
+            if let Some(detail) = failed {
+                return Ok(JobEnd::WorkersFailed(runs, detail));
+            }
+            match kind {
+                v1::OutcomeKind::Lost => {
+                    lost += 1;
+                    predecessor = Some(row.id);
+                }
+                // By whoever interrupted the campaign, which goes on now.
+                v1::OutcomeKind::Cancelled => {}
+                _ => over = true,
+            }
+        }
+        while !over && lost <= RESTARTS {
             self.wait_while_paused(&shared.stop).await;
             if shared.stop.is_cancelled() {
                 break;
@@ -194,26 +259,28 @@ impl Executor {
             shared.in_flight.fetch_sub(1, Ordering::SeqCst);
             shared.settled.notify_waiters();
             let (run, failed) = ended?;
-            self.watchers.tell(Progress::RunEnded {
-                run: run.id.clone(),
-                variant: run.variant.clone(),
-                seed: run.seed,
-                outcome: outcome_word(run.kind()),
-                message: run.outcome.message.clone(),
-            });
-            let lost = run.kind() == v1::OutcomeKind::Lost;
+            self.tell_ended(&run);
+            over = run.kind() != v1::OutcomeKind::Lost;
             runs.push(run);
             if let Some(detail) = failed {
                 return Ok(JobEnd::WorkersFailed(runs, detail));
             }
-            if !lost {
-                break;
-            }
+            lost += 1;
             predecessor = Some(id);
         }
         shared.done.fetch_add(1, Ordering::SeqCst);
         self.tell_runs(shared);
         Ok(if runs.is_empty() { JobEnd::NotStarted } else { JobEnd::Ended(runs) })
+    }
+
+    fn tell_ended(&self, run: &RunRecord) {
+        self.watchers.tell(Progress::RunEnded {
+            run: run.id.clone(),
+            variant: run.variant.clone(),
+            seed: run.seed,
+            outcome: outcome_word(run.kind()),
+            message: run.outcome.message.clone(),
+        });
     }
 
     async fn wait_while_paused(&self, stop: &CancellationToken) {
@@ -303,71 +370,62 @@ impl Executor {
             spec: job.spec.encode_to_vec().into(),
         };
         let end = self.lab.run(start, &mut sink, stop).await;
-        let place = std::mem::take(&mut sink.place);
         drop(sink);
-        let mut failed = None;
-        match end {
-            Ok(RunEnd::Finished(_)) => {}
-            Ok(RunEnd::Rejected { field, reason }) => self.journal.reject_run(id, &field, &reason).await?,
-            Ok(RunEnd::Lost { cause, detail }) => {
-                self.journal.end_run(id, EndedHere::Lost { cause, message: detail }).await?;
-            }
-            Err(FleetError::Cancelled) => {
-                let message = "stopped before it was placed".to_owned();
-                self.journal.end_run(id, EndedHere::Cancelled { message }).await?;
-            }
-            Err(FleetError::Sink(error)) => return Err(ExecutorError::Sink(error.to_string())),
-            Err(FleetError::File { path, source }) => {
-                return Err(ExecutorError::Sink(format!("cannot write {path}: {source}")));
-            }
-            Err(error) => {
-                let message = error.to_string();
-                let how = EndedHere::Lost { cause: v1::LostCause::Unreachable, message: message.clone() };
-                // Where the worker had told the run's end before it went away, that end stands.
-                self.journal.end_run(id, how).await?;
-                failed = Some(message);
-            }
-        }
-        Ok((self.read(batch, job, id, place).await?, failed))
+        let failed = self.settle(id, end).await?;
+        let mut run = RunRecord {
+            id: id.to_string(),
+            variant: job.variant.id.clone(),
+            seed: job.seed,
+            purpose: batch.purpose,
+            revision: batch.revision,
+            outcome: v1::Outcome::default(),
+            usage: None,
+            limits: v1::Limits::default(),
+            series: BTreeMap::new(),
+            last_output: String::new(),
+            place: String::new(),
+            packages: Vec::new(),
+        };
+        self.read(batch.campaign, &mut run).await?;
+        Ok((run, failed))
     }
 
-    /// The run as the journal has it.
-    async fn read(
-        &self,
-        batch: &Batch,
-        job: &Job,
-        id: RunId,
-        place: String,
-    ) -> Result<RunRecord, ExecutorError> {
+    /// Fills in what the journal has of a run's end: nothing that is read here is kept anywhere else.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub async fn read(&self, campaign: CampaignId, run: &mut RunRecord) -> Result<(), ExecutorError> {
+        let Ok(id) = run.id.parse::<RunId>() else { return Ok(()) };
+        let row = self.journal.run(id).await?;
         let finished = self.journal.finished(id).await?.unwrap_or_default();
-        let mut series = BTreeMap::new();
+        run.series = BTreeMap::new();
         for metric in self.journal.metrics(id).await? {
             let points = self.journal.points(id, &metric.name).await?;
             let logged = points.iter().enumerate().map(|(index, point)| Logged {
                 step: point.step.and_then(|s| u64::try_from(s).ok()).unwrap_or(index as u64 + 1),
                 value: point.value,
             });
-            series.insert(metric.name, logged.collect());
+            run.series.insert(metric.name, logged.collect());
         }
-        let place = if place.is_empty() { place } else { format!("{place}, slot {}", finished.slot) };
-        Ok(RunRecord {
-            id: id.to_string(),
-            variant: job.variant.id.clone(),
-            seed: job.seed,
-            purpose: batch.purpose,
-            revision: batch.revision,
-            outcome: finished.outcome.unwrap_or_default(),
-            usage: finished.usage,
-            limits: finished.limits.or(job.spec.limits).unwrap_or_default(),
-            series,
-            last_output: self.last_output(batch.campaign, id).await?,
-            place,
-            packages: finished.packages.iter().map(|p| format!("{} {}", p.name, p.version)).collect(),
-        })
+        run.limits = match finished.limits {
+            Some(limits) => limits,
+            // Nobody told which were in force: those that were asked for.
+            None => {
+                let spec = self.journal.spec(id).await?;
+                v1::RunSpec::decode(spec.as_slice()).ok().and_then(|spec| spec.limits).unwrap_or_default()
+            }
+        };
+        run.outcome = finished.outcome.unwrap_or_default();
+        run.usage = finished.usage;
+        run.packages = finished.packages.iter().map(|p| format!("{} {}", p.name, p.version)).collect();
+        run.place =
+            row.worker_id.as_ref().map_or_else(String::new, |w| format!("{w}, slot {}", finished.slot));
+        run.last_output = self.last_output(campaign, &row).await?;
+        Ok(())
     }
 
-    async fn last_output(&self, campaign: CampaignId, id: RunId) -> Result<String, ExecutorError> {
-        let row = self.journal.run(id).await?;
+    async fn last_output(&self, campaign: CampaignId, row: &RunRow) -> Result<String, ExecutorError> {
+        let id = row.id;
         let mut text = String::new();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             let length = row.stream_bytes(stream);

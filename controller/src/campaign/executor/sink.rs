@@ -18,10 +18,10 @@ pub struct JournalSink {
     campaign: CampaignId,
     run: RunId,
     variant: String,
+    /// Where it is already.
+    worker: Option<String>,
     log: RunLog,
     watchers: Watchers,
-    /// Worker and slot, for the report.
-    pub place: String,
 }
 
 fn failed(error: impl std::fmt::Display) -> SinkError {
@@ -40,14 +40,16 @@ impl JournalSink {
         variant: &str,
         watchers: &Watchers,
     ) -> Result<Self, crate::journal::JournalError> {
+        // The log first: from here on nobody else changes the run.
+        let log = journal.open_run(run).await?;
         Ok(Self {
+            worker: journal.run(run).await?.worker_id,
+            log,
             journal: journal.clone(),
             campaign,
             run,
             variant: variant.to_owned(),
-            log: journal.open_run(run).await?,
             watchers: watchers.clone(),
-            place: String::new(),
         })
     }
 }
@@ -55,12 +57,18 @@ impl JournalSink {
 #[async_trait]
 impl RunSink for JournalSink {
     fn last_sequence(&self) -> u64 {
-        self.log.last_sequence()
+        // Of a run that is over the worker tells the end once more, because with it comes what it still keeps: artifacts.
+        let last = self.log.last_sequence();
+        if self.log.finished() { last.saturating_sub(1) } else { last }
     }
 
     async fn placed(&mut self, worker_id: &str, boot_id: &str) -> Result<(), SinkError> {
-        worker_id.clone_into(&mut self.place);
-        self.journal.run_sent(self.run, worker_id, boot_id).await.map_err(failed)
+        if self.worker.as_deref() == Some(worker_id) {
+            return Ok(());
+        }
+        self.journal.run_sent(self.run, worker_id, boot_id).await.map_err(failed)?;
+        self.worker = Some(worker_id.to_owned());
+        Ok(())
     }
 
     async fn apply(&mut self, events: Vec<v1::Event>) -> Result<(), SinkError> {

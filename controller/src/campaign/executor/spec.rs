@@ -2,6 +2,7 @@
 
 use kit::digest::Digest;
 use proto::v1;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{
@@ -19,7 +20,7 @@ pub const END_MS: u64 = 500;
 const PROGRAM: &str = "program.py";
 
 /// A file that is on the workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
     /// Its digest.
     pub digest: Digest,

@@ -9,6 +9,8 @@ use crate::{
     llm::{Fault, Request, Usage},
 };
 
+use crate::telemetry::METRICS;
+
 use super::{super::researcher::ResearchError, ModelResearcher};
 
 /// What came back.
@@ -54,6 +56,16 @@ impl ModelResearcher {
         Some(MicroUsd(parts?.into_iter().sum()))
     }
 
+    /// For whoever watches; the journal has it for good.
+    fn count<'a>(&self, purpose: &str, usages: impl IntoIterator<Item = &'a Usage>) {
+        let usages: Vec<Usage> = usages.into_iter().copied().collect();
+        let TokenUsage { input, output, cache_read, cache_write } = tokens(&usages);
+        let kinds =
+            [("input", input), ("output", output), ("cache_read", cache_read), ("cache_write", cache_write)];
+        METRICS.called(purpose, &kinds, self.cost(&usages).map(|cost| cost.0));
+    }
+
+    #[tracing::instrument(name = "model call", skip_all, fields(purpose))]
     pub(super) async fn call(
         &self,
         purpose: &'static str,
@@ -99,6 +111,10 @@ impl ModelResearcher {
         kit::halt::at("controller.model_call");
         let replied = self.model.call(request, cancel, None).await;
         kit::halt::at("controller.reply");
+        match &replied {
+            Ok(reply) => self.count(purpose, reply.lost.iter().chain([&reply.usage])),
+            Err(error) => self.count(purpose, &error.lost),
+        }
         match replied {
             Ok(reply) => {
                 let value = reply.json.clone().unwrap_or(Value::Null);

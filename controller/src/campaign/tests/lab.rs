@@ -32,11 +32,11 @@ pub(super) struct FakeLab {
     pub cancelled: AtomicUsize,
 }
 
-fn event(sequence: u64, kind: v1::event::Kind) -> v1::Event {
+pub(super) fn event(sequence: u64, kind: v1::event::Kind) -> v1::Event {
     v1::Event { sequence, wall_time_ns: 1, elapsed_ns: sequence, kind: Some(kind) }
 }
 
-fn label(spec: &v1::RunSpec, key: &str) -> String {
+pub(super) fn label(spec: &v1::RunSpec, key: &str) -> String {
     spec.labels.iter().find(|l| l.key == key).map(|l| l.value.clone()).unwrap_or_default()
 }
 
@@ -60,7 +60,7 @@ impl FakeLab {
     }
 
     /// How the run ends: outcome, and the metrics that it logs.
-    fn outcome(&self, spec: &v1::RunSpec) -> (v1::Outcome, Vec<(String, f64)>) {
+    pub(super) fn outcome(&self, spec: &v1::RunSpec) -> (v1::Outcome, Vec<(String, f64)>) {
         use v1::OutcomeKind as K;
         let source = self.source(spec);
         let variant = label(spec, "variant");
@@ -79,6 +79,8 @@ impl FakeLab {
             Some(told(K::Diverged, "train_loss is NaN", ""))
         } else if has("endless_loop") {
             Some(told(K::TimedOut, "limit of 120 s", ""))
+        } else if has("needs_longer") && !spec.smoke && spec.limits.is_some_and(|l| l.time_ms < 100_000) {
+            Some(told(K::TimedOut, "limit of 60 s", ""))
         } else if has("out_of_memory") {
             Some(told(K::OutOfMemory, "limit of 1 GiB", ""))
         } else if has("control_diverges") && variant == "v1" && !spec.smoke && spec.seed.is_multiple_of(2) {
@@ -186,5 +188,16 @@ impl Lab for FakeLab {
         sink.complete().await?;
         sink.released().await?;
         Ok(RunEnd::Finished(Box::new(finished)))
+    }
+
+    async fn end(
+        &self,
+        _: v1::StartRunRequest,
+        _: Option<&str>,
+        _: &mut dyn RunSink,
+        _: &CancellationToken,
+    ) -> Result<RunEnd, FleetError> {
+        let detail = "no worker knows the run".to_owned();
+        Ok(RunEnd::Lost { cause: v1::LostCause::Unspecified, detail })
     }
 }

@@ -20,6 +20,8 @@ use super::{
     *,
 };
 
+mod durable;
+mod killed;
 mod lab;
 mod researcher;
 mod steering;

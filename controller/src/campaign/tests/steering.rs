@@ -34,7 +34,9 @@ async fn a_pause_places_no_run_and_its_time_does_not_count() {
         until("a full run", async || scene.lab.order.lock().unwrap().iter().any(|(_, _, smoke)| !smoke))
             .await;
         give(&scene.journal, id, Command::Pause).await;
-        assert_eq!(scene.journal.campaign(id).await.unwrap().state, CampaignState::Paused);
+        // It is marked just after the command is taken.
+        until("the mark", async || scene.journal.campaign(id).await.unwrap().state == CampaignState::Paused)
+            .await;
         // Those that were under way when it was taken, and no other.
         let so_far = started();
         tokio::time::sleep(PAUSE).await;

@@ -5,7 +5,10 @@
 //! anew who is there.
 
 mod bridge;
+mod dialled;
+mod meet;
 mod ssh;
+mod tls;
 mod unix;
 
 use std::{
@@ -19,7 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::{
+    dialled::{Arrivals, Dialled, Door},
+    meet::{Met, meet, open},
     ssh::Ssh,
+    tls::Tls,
     unix::{Unix, connect_unix},
 };
 
@@ -43,7 +49,10 @@ fn endpoint() -> Endpoint {
 }
 
 /// HTTP/2 over a stream that is open.
-async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
+///
+/// # Errors
+/// Where the other side does not speak it.
+pub async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -58,7 +67,7 @@ where
 }
 
 /// The cause at the bottom: what the system or the other side said.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -7,7 +7,9 @@ use bollard::models::ContainerInspectResponse;
 use kit::task::CancellationToken;
 use tokio::sync::watch;
 
-use super::{Shared, container_name, engine, follow, helper, make::open_process, remove_named, status_of, words};
+use super::{
+    Shared, container_name, engine, follow, helper, make::open_process, remove_named, status_of, words,
+};
 use crate::sandbox::{
     Reports, SandboxClass, SandboxError, blocking,
     cgroup::Cgroup,

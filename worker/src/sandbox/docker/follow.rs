@@ -92,7 +92,10 @@ impl Follower {
                 return String::new();
             }
             Err(_) => {
-                tracing::warn!(container = self.container, "the engine is slow to give a log; reading it again");
+                tracing::warn!(
+                    container = self.container,
+                    "the engine is slow to give a log; reading it again"
+                );
                 return String::new();
             }
         };
