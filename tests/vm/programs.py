@@ -28,7 +28,13 @@ SETTINGS = {
     "LIMITS__DEFAULT__METRICS": "2MiB",
 }
 # Name: the outcomes that are right here too, and why.
-DIFFERENT = {}
+DIFFERENT = {
+    "output_fills_the_disk": (["timed_out"], "what is past a stream's limit is forgotten and fills no disk"),
+}
+# Name: what a program may call reached, and why it is not.
+HARMLESS = {
+    "deceit_cut_logs": ("REACHED no append", "its output is a pipe, to which that flag is nothing; both lines are checked"),
+}
 
 
 def header(name):
@@ -108,7 +114,8 @@ def main():
             told = json.loads(ran.stdout)
         except ValueError:
             told = {"outcome": f"no answer: {ran.stdout[-500:]!r} {ran.stderr[-500:]!r}"}
-        outcomes = [expected.get("outcome")] + DIFFERENT.get(name, [[]])[0]
+        outcomes = [expected.get("outcome")] + DIFFERENT.get(name, ([], ""))[0]
+        harmless = HARMLESS.get(name, ("\0", ""))[0]
         bad = []
         if told.get("outcome") not in outcomes:
             bad.append(f"outcome {told.get('outcome')}, expected {outcomes}: {told.get('message', '')}")
@@ -127,12 +134,13 @@ def main():
                 for text in expected.get(key, []):
                     if text not in (told.get(key) or ""):
                         bad.append(f"{key} has no {text!r}")
-        if "REACHED" in json.dumps(told) or "canary-of-the-host" in json.dumps(told):
+        said = json.dumps(told).replace(harmless, "")
+        if "REACHED" in said or "canary-of-the-host" in said:
             bad.append("it reached something")
         bad += touched()
-        if "REACHED" in subprocess.run(
-            ["/payload/autoresearch", "logs", str(told.get("run_id"))], capture_output=True, text=True, errors="replace"
-        ).stdout:
+        logs = ["/payload/autoresearch", "logs", str(told.get("run_id"))]
+        logs = subprocess.run(logs, capture_output=True, text=True, errors="replace").stdout
+        if "REACHED" in logs.replace(harmless, ""):
             bad.append("it says that it reached something")
         print(f"{'FAIL' if bad else 'ok  '} {name} {told.get('outcome')} {took:.1f} s {'; '.join(bad)}", flush=True)
         if bad:
