@@ -295,6 +295,7 @@ impl Driver {
             outcome::classify(&facts, &self.parts.record.limits)
         });
         crate::telemetry::METRICS.finished(outcome.kind);
+        tracing::info!(outcome = outcome.kind().as_str_name(), "the run has ended");
         let Harvested { evidence, drained, collected, .. } = harvested;
         let record = &self.parts.record;
         let now = self.parts.clock.monotonic();
