@@ -21,21 +21,22 @@ use std::{
     process, ptr,
 };
 
-use super::{Failure, O_CLOEXEC, O_NOFOLLOW, _exit, dup2, errno, fork, move_up, os_error, pipe2, prctl, setgroups, setsid, umask, waitpid};
+use super::{pump, Failure, O_CLOEXEC, O_NOFOLLOW, _exit, dup2, errno, fork, move_up, os_error, pipe2, prctl, setgroups, setsid, umask, waitpid};
 
 // linux/mount.h, linux/sched.h, linux/prctl.h, linux/capability.h, linux/sockios.h: the same on every architecture.
-const MS_RDONLY: c_ulong = 1;
-const MS_NOSUID: c_ulong = 2;
-const MS_NODEV: c_ulong = 4;
-const MS_NOEXEC: c_ulong = 8;
-const MS_REMOUNT: c_ulong = 32;
-const MS_NOATIME: c_ulong = 1024;
-const MS_BIND: c_ulong = 4096;
-const MS_REC: c_ulong = 16384;
+pub(crate) const MS_RDONLY: c_ulong = 1;
+pub(crate) const MS_NOSUID: c_ulong = 2;
+pub(crate) const MS_NODEV: c_ulong = 4;
+pub(crate) const MS_NOEXEC: c_ulong = 8;
+pub(crate) const MS_REMOUNT: c_ulong = 32;
+pub(crate) const MS_NOATIME: c_ulong = 1024;
+pub(crate) const MS_BIND: c_ulong = 4096;
+pub(crate) const MS_REC: c_ulong = 16384;
 const MS_PRIVATE: c_ulong = 1 << 18;
-const MS_SLAVE: c_ulong = 1 << 19;
+pub(crate) const MS_SLAVE: c_ulong = 1 << 19;
 const MNT_DETACH: c_int = 2;
-const CLONE_NEWNS: c_int = 0x0002_0000;
+pub(crate) const CLONE_NEWNS: c_int = 0x0002_0000;
+pub(crate) const CLONE_NEWUSER: c_int = 0x1000_0000;
 const CLONE_NEWCGROUP: c_int = 0x0200_0000;
 const CLONE_NEWUTS: c_int = 0x0400_0000;
 const CLONE_NEWIPC: c_int = 0x0800_0000;
@@ -125,6 +126,7 @@ unsafe extern "C" {
     fn umount2(target: *const c_char, flags: c_int) -> c_int;
     fn pivot_root(new: *const c_char, old: *const c_char) -> c_int;
     fn unshare(flags: c_int) -> c_int;
+    fn setns(descriptor: c_int, kind: c_int) -> c_int;
     fn sethostname(name: *const c_char, length: usize) -> c_int;
     fn setdomainname(name: *const c_char, length: usize) -> c_int;
     fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
@@ -168,6 +170,10 @@ struct Spec {
     program: PathBuf,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// Whose namespaces of users and mounts all this is in; 0 is the host's (`hold.rs`).
+    holder: u32,
+    /// Logs that come through pipes.
+    streams: Vec<pump::Order>,
     /// For tests: the step of this number fails.
     fault: usize,
 }
@@ -203,6 +209,13 @@ impl Spec {
                 "program" => spec.program = value.into(),
                 "argument" => spec.arguments.push(CString::new(value).ok()?),
                 "environment" => spec.environment.push(CString::new(value).ok()?),
+                "holder" => spec.holder = value.parse().ok()?,
+                "stream" => {
+                    let mut words = value.split('\t');
+                    let limit = words.next()?.parse().ok()?;
+                    let (pipe, file) = (words.next()?.into(), words.next()?.into());
+                    spec.streams.push(pump::Order { limit, pipe, file });
+                }
                 "fault" => spec.fault = value.parse().ok()?,
                 _ => return None,
             }
@@ -251,6 +264,11 @@ fn run() -> Result<(), Failure> {
     let mut steps = Steps { done: 0, fault: spec.fault };
     steps.take("open the reports", || open_append(&spec.reports).map(drop))?;
     steps.take("join the supervisor's cgroup", || spec.supervisor.iter().try_for_each(|path| fs::write(path, "0")))?;
+    if spec.holder != 0 {
+        steps.take("join the user namespace", || join(spec.holder, "user", CLONE_NEWUSER))?;
+        steps.take("join the mount namespace", || join(spec.holder, "mnt", CLONE_NEWNS))?;
+    }
+    let mut pump = pump::Pump::open(&spec.streams).map_err(|e| ("open the streams", os_error(&e)))?;
     // SAFETY: plain numbers; it is the next child that this is about.
     steps.take("make a pid namespace", || done(unsafe { unshare(CLONE_NEWPID) }))?;
     let mut ends: [c_int; 2] = [0; 2];
@@ -285,6 +303,9 @@ fn run() -> Result<(), Failure> {
         }
     }
     close_answers();
+    if !spec.streams.is_empty() {
+        pump.run(pid, || note(&spec.reports, "{\"event\":\"drained\"}\n"));
+    }
     let mut status: c_int = 0;
     // SAFETY: the status is ours.
     while unsafe { waitpid(pid, &mut status, 0) } < 0 && errno() == super::EINTR {}
@@ -295,6 +316,24 @@ fn run() -> Result<(), Failure> {
     let mut reports = open_append(&spec.reports).map_err(|e| ("open the reports", os_error(&e)))?;
     let line = format!("{{\"event\":\"left\",\"exit\":{code}}}\n");
     reports.write_all(line.as_bytes()).map_err(|e| ("write the last report", os_error(&e)))
+}
+
+/// One more line of the reports; where it cannot be written its reader waits until PID 1 is gone.
+fn note(reports: &Path, line: &str) {
+    open_append(reports).and_then(|mut file| file.write_all(line.as_bytes())).ok();
+}
+
+/// The namespace of another process of this user's.
+fn join(holder: u32, name: &str, kind: c_int) -> io::Result<()> {
+    let space = File::open(format!("/proc/{holder}/ns/{name}"))?;
+    // SAFETY: the descriptor is open.
+    done(unsafe { setns(space.as_raw_fd(), kind) })
+}
+
+/// Into new namespaces.
+pub(crate) fn leave(kinds: c_int) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    done(unsafe { unshare(kinds) })
 }
 
 /// The worker reads until this end is closed.
@@ -571,15 +610,15 @@ fn below(place: &Path, target: &Path) -> PathBuf {
     place.join(target.strip_prefix("/").unwrap_or(target))
 }
 
-fn bind_to(source: &Path, target: &Path) -> io::Result<()> {
+pub(crate) fn bind_to(source: &Path, target: &Path) -> io::Result<()> {
     mount_raw(source.as_os_str(), target, "", MS_BIND, "")
 }
 
-fn change(target: &Path, flags: c_ulong) -> io::Result<()> {
+pub(crate) fn change(target: &Path, flags: c_ulong) -> io::Result<()> {
     mount_raw(OsStr::new(""), target, "", flags, "")
 }
 
-fn mount_at(source: &str, target: &Path, kind: &str, flags: c_ulong, options: &str) -> io::Result<()> {
+pub(crate) fn mount_at(source: &str, target: &Path, kind: &str, flags: c_ulong, options: &str) -> io::Result<()> {
     mount_raw(OsStr::new(source), target, kind, flags, options)
 }
 
@@ -594,7 +633,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-fn done(answer: c_int) -> io::Result<()> {
+pub(crate) fn done(answer: c_int) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

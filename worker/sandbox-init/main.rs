@@ -10,13 +10,15 @@
 //! container's log and which the program cannot reach: it has another uid, and this process is not dumpable.
 //!
 //! Under its first argument `volume` it is the part of the worker that needs root (`volume.rs`), under `launch` the
-//! launcher of a sandbox (`launch.rs`), under `probe` the program of a self-test (`probe.rs`).
+//! launcher of a sandbox (`launch.rs`, `pump.rs`), under `hold` what holds a plain user's volume (`hold.rs`), under `probe` the program of a self-test (`probe.rs`).
 //!
 //! The words of both files (`init`, the reports) and the numbers of the orders are `sandbox/init.rs` and
 //! `sandbox/report.rs` of the worker; change them together.
 
+mod hold;
 mod launch;
 mod probe;
+mod pump;
 mod volume;
 
 use std::{
@@ -122,6 +124,7 @@ fn main() {
     let word = std::env::args_os().nth(1).unwrap_or_default();
     match word.to_str() {
         Some("volume") => volume::main(std::env::args_os().skip(2)),
+        Some("hold") => hold::main(std::env::args_os().skip(2)),
         Some("launch") => launch::main(),
         Some("probe") => probe::main(),
         _ => {}

@@ -122,11 +122,22 @@ pub fn socket_path(data_dir: &Path) -> Result<PathBuf, ServeError> {
     }
 }
 
+/// Refuses to listen for other machines without keys, before anything is made.
+///
+/// # Errors
+/// [`ServeError::NoKeys`].
+pub fn check_listen(config: &WorkerConfig) -> Result<(), ServeError> {
+    let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) else { return Ok(()) };
+    let keys = listen::access::keys_folder(&config.data_folder()?);
+    if kit::identity::Identity::exists(&keys) { Ok(()) } else { Err(ServeError::NoKeys(address)) }
+}
+
 /// Serves until `shutdown`, or, with `idle_exit`, until nobody needs it.
 ///
 /// # Errors
 /// [`ServeError`], before the socket is there, or where the server itself fails.
 pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    check_listen(&config)?;
     let data_dir = config.data_folder()?;
     let _lock = own(&data_dir)?;
     let worker_id = worker_id(&data_dir)?;

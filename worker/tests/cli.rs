@@ -21,6 +21,11 @@ fn help_is_as_committed() {
     let commands = [
         &["--help"][..],
         &["serve", "--help"],
+        &["init", "--help"],
+        &["connect", "--help"],
+        &["controllers", "--help"],
+        &["controllers", "list", "--help"],
+        &["controllers", "revoke", "--help"],
         &["doctor", "--help"],
         &["image", "--help"],
         &["image", "build", "--help"],

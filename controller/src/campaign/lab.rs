@@ -50,13 +50,15 @@ pub trait Lab: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError>;
 
-    /// As [`Fleet::end`]: a run that an earlier process started, followed to its end; lost where no worker knows it.
+    /// As [`Fleet::end`]: a run that an earlier process started, on this worker or on one that is not known, followed to its
+    /// end; lost where no worker knows it. The sink is told where it was found.
     ///
     /// # Errors
     /// Where the run's end is not known.
     async fn end(
         &self,
         start: v1::StartRunRequest,
+        worker_id: Option<&str>,
         sink: &mut dyn RunSink,
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError>;
@@ -97,6 +99,7 @@ impl Lab for Fleet {
     async fn end(
         &self,
         start: v1::StartRunRequest,
+        _worker_id: Option<&str>,
         sink: &mut dyn RunSink,
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {

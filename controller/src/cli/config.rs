@@ -2,7 +2,10 @@
 //! then flags. An unknown key is an error that names it. Keys to models are not configuration: they come from the
 //! environment alone (`llm::Keys`).
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
@@ -51,6 +54,8 @@ pub struct Config {
     pub max_repairs: u32,
     /// "docker" or "native"; the worker's choice where unset.
     pub backend: Option<String>,
+    /// Where workers that dial in are awaited, like 0.0.0.0:7434; where they were invited to if unset.
+    pub listen: Option<SocketAddr>,
     /// Where Prometheus may read `/metrics` while a command researches, like `127.0.0.1:9464`.
     pub metrics_listen: Option<std::net::SocketAddr>,
     /// Where spans go by OTLP over gRPC; `OTEL_EXPORTER_OTLP_ENDPOINT` goes before it.
@@ -77,6 +82,7 @@ impl Default for Config {
             max_failures: Count(5),
             max_repairs: 3,
             backend: None,
+            listen: None,
             metrics_listen: None,
             otlp_endpoint: None,
             log_format: kit::telemetry::LogFormat::Text,
@@ -100,7 +106,13 @@ impl Config {
         }
         // The worker has its own prefix below ours; the log's filter, the program and a test's halts are no settings.
         let ours = Env::prefixed("AUTORESEARCH_")
-            .filter(|key| !key.starts_with("worker_") && key != "log" && key != "program" && key != "halt")
+            .filter(|key| {
+                !key.starts_with("worker_")
+                    && key != "log"
+                    && key != "program"
+                    && key != "halt"
+                    && key != "ssh"
+            })
             .lowercase(true);
         figment.merge(ours)
     }

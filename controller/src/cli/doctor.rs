@@ -1,20 +1,22 @@
 //! `autoresearch doctor`
 
-use std::{fmt::Write as _, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use kit::{clock::SystemClock, size::Bytes};
+use kit::clock::{Clock, SystemClock};
 use proto::v1;
 
 use super::{
     Global,
     config::Config,
     error::{CliError, chain},
-    local_worker::LocalWorker,
+    local_worker::{self, LocalWorker},
     out::Printer,
+    registry::{self, Registry},
+    worker::{check, described},
 };
 use crate::{
-    fleet::{Link, rules},
-    journal::Journal,
+    fleet::{Link, address::AddressKind, dial},
+    journal::{FleetState, FleetWorkerRow, Journal},
     llm::Keys,
 };
 
@@ -24,22 +26,29 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// A worker that does not answer holds the others up no longer.
+const REACH: Duration = Duration::from_secs(20);
+
 pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let config = Config::load(global)?;
     let data_dir = config.data_dir()?;
     let clock = SystemClock::shared();
-    let journal = match Journal::open_read_only(&data_dir, clock.clone()) {
-        Ok(journal) => journal.check().await.map_or_else(|e| chain(&e), |()| "in order".to_owned()),
-        Err(error) if error.is_not_there() => "none yet".to_owned(),
-        Err(error) => chain(&error),
+    let (journal, registered) = match Journal::open_read_only(&data_dir, clock.clone()) {
+        Ok(journal) => {
+            let whole = journal.check().await.map_or_else(|e| chain(&e), |()| "in order".to_owned());
+            let rows = journal.fleet_workers().await.unwrap_or_default();
+            (whole, Some((journal, rows)))
+        }
+        Err(error) if error.is_not_there() => ("none yet".to_owned(), None),
+        Err(error) => (chain(&error), None),
     };
-    let local = LocalWorker::new(&data_dir, clock);
-    let worker = match Link::open(Box::new(local.handle())).await {
-        Ok(link) => Ok(link.view().info),
-        Err(error) => Err(chain(&error)),
+    let workers = match registered {
+        Some((journal, rows)) if !rows.is_empty() => {
+            registered_workers(&config, &data_dir, &journal, &rows, &clock).await
+        }
+        _ => vec![local_worker(&data_dir, &clock).await],
     };
-    local.wait_gone(Duration::from_secs(5)).await;
-    let usable = worker.as_ref().is_ok_and(|info| info.backends.iter().any(|backend| backend.available));
+    let usable = workers.iter().any(Looked::is_usable);
     let keys = Keys::from_env().seen();
     let json = serde_json::json!({
         "usable": usable,
@@ -47,7 +56,9 @@ pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<Ex
         "data_dir": data_dir,
         "journal": journal,
         "keys_seen": keys,
-        "worker": worker.as_ref().map_or_else(|e| serde_json::json!({ "error": e }), worker_json),
+        // One of them for programs that know of one only.
+        "worker": workers.iter().find(|w| w.is_usable()).or(workers.first()).map(Looked::json),
+        "workers": workers.iter().map(Looked::json).collect::<Vec<_>>(),
     });
     let mut text = String::new();
     let mut fact = |name: &str, value: &str| writeln!(text, "{name:12} {value}").unwrap_or_default();
@@ -55,9 +66,8 @@ pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<Ex
     fact("journal", &journal);
     let keys = if keys.is_empty() { "none seen in the environment".to_owned() } else { keys.join(", ") };
     fact("model keys", &keys);
-    match &worker {
-        Ok(info) => worker_text(&mut text, info).unwrap_or_default(),
-        Err(error) => writeln!(text, "worker       cannot be started: {error}").unwrap_or_default(),
+    for worker in &workers {
+        worker.text(&mut text).unwrap_or_default();
     }
     write!(
         text,
@@ -69,61 +79,88 @@ pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<Ex
     Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn worker_json(info: &v1::GetWorkerResponse) -> serde_json::Value {
-    let rule = |r: &v1::Rule| {
-        serde_json::json!({
-            "name": r.name, "enforcement": rules::enforcement_word(r), "detail": r.detail, "remedy": r.remedy,
-        })
-    };
-    let backend = |b: &v1::Backend| {
-        serde_json::json!({
-            "name": b.name, "version": b.version, "available": b.available, "reason": b.reason,
-            "warnings": b.warnings, "rules": b.rules.iter().map(rule).collect::<Vec<_>>(),
-        })
-    };
-    let image = |i: &v1::Image| {
-        serde_json::json!({
-            "name": i.name, "prepared": i.prepared, "recipe_digest": i.recipe_digest, "image_id": i.image_id,
-            "size_bytes": i.size_bytes,
-        })
-    };
-    let machine = info.machine.clone().unwrap_or_default();
-    serde_json::json!({
-        "id": info.worker_id,
-        "version": info.version,
-        "cpus": machine.cpus,
-        "memory_bytes": machine.memory_bytes,
-        "disk_free_bytes": machine.disk_free_bytes,
-        "gpus": machine.gpus.iter().map(|g| &g.name).collect::<Vec<_>>(),
-        "slots": info.slots.len(),
-        "backends": info.backends.iter().map(backend).collect::<Vec<_>>(),
-        "images": info.images.iter().map(image).collect::<Vec<_>>(),
-    })
+/// A worker that was asked.
+struct Looked {
+    name: String,
+    /// Where it is, with its state where it gets no runs.
+    place: String,
+    may_run: bool,
+    found: Result<v1::GetWorkerResponse, String>,
+    warnings: Vec<String>,
 }
 
-fn worker_text(out: &mut String, info: &v1::GetWorkerResponse) -> std::fmt::Result {
-    let machine = info.machine.clone().unwrap_or_default();
-    writeln!(
-        out,
-        "worker       local, version {}: {} CPUs, {} memory, {} disk free, {} slots",
-        info.version,
-        machine.cpus,
-        Bytes(machine.memory_bytes.max(1)),
-        Bytes(machine.disk_free_bytes.max(1)),
-        info.slots.len()
-    )?;
-    let gpus: Vec<&str> = machine.gpus.iter().map(|gpu| gpu.name.as_str()).collect();
-    writeln!(out, "GPUs         {}", if gpus.is_empty() { "none".to_owned() } else { gpus.join(", ") })?;
-    for image in &info.images {
-        let state = if image.prepared {
-            format!("prepared, {}", Bytes(image.size_bytes.max(1)))
-        } else {
-            "built on first use".to_owned()
+impl Looked {
+    fn is_usable(&self) -> bool {
+        let able = |info: &v1::GetWorkerResponse| info.backends.iter().any(|backend| backend.available);
+        self.may_run && self.found.as_ref().is_ok_and(able)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let mut json = match &self.found {
+            Ok(info) => described::json(info),
+            Err(error) => serde_json::json!({ "error": error }),
         };
-        writeln!(out, "image        {}: {state}", image.name)?;
+        if let Some(all) = json.as_object_mut() {
+            all.insert("name".to_owned(), self.name.clone().into());
+            all.insert("warnings".to_owned(), self.warnings.clone().into());
+        }
+        json
     }
-    for backend in &info.backends {
-        rules::in_full(out, backend)?;
+
+    fn text(&self, out: &mut String) -> std::fmt::Result {
+        match &self.found {
+            Ok(info) => described::text(out, &self.place, info)?,
+            Err(error) if self.name == local_worker::NAME => {
+                writeln!(out, "worker       cannot be started: {error}")?;
+            }
+            Err(error) => writeln!(out, "worker       {}: {error}", self.place)?,
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "warning      {}: {warning}", self.name))
     }
-    Ok(())
+}
+
+async fn local_worker(data_dir: &Path, clock: &Arc<dyn Clock>) -> Looked {
+    let local = LocalWorker::new(data_dir, Arc::clone(clock));
+    let found = match Link::open(Box::new(local.handle())).await {
+        Ok(link) => Ok(link.view().info),
+        Err(error) => Err(chain(&error)),
+    };
+    local.wait_gone(Duration::from_secs(5)).await;
+    let name = local_worker::NAME.to_owned();
+    Looked { place: name.clone(), name, may_run: true, found, warnings: Vec::new() }
+}
+
+/// All of them at once.
+async fn registered_workers(
+    config: &Config,
+    data_dir: &Path,
+    journal: &Journal,
+    rows: &[FleetWorkerRow],
+    clock: &Arc<dyn Clock>,
+) -> Vec<Looked> {
+    let mut registry = Registry::new(data_dir, journal, clock);
+    let listening = registry.listen(rows, config.listen).await;
+    if let Err(error) = listening {
+        tracing::info!(%error, "workers that dial in cannot be asked");
+    }
+    let looks = rows.iter().filter(|row| row.state != FleetState::Revoked).map(|row| {
+        let (registry, clock) = (&registry, clock.as_ref());
+        async move {
+            let met = match registry.dialer(row) {
+                Ok(dialer) => dial::meet(dialer.as_ref(), REACH, clock).await.map_err(|e| chain(&e)),
+                Err(error) => Err(error.to_string()),
+            };
+            let kind = registry::address_of(row).map_or(AddressKind::Ssh, |address| address.kind());
+            let warnings = match met.as_ref().map(|met| check::check(met, kind)) {
+                Ok(Ok(checked)) => checked.warnings,
+                Ok(Err(problem)) => vec![problem],
+                Err(_) => Vec::new(),
+            };
+            let may_run = matches!(row.state, FleetState::Active | FleetState::Invited);
+            let state = if may_run { String::new() } else { format!(", {}", row.state) };
+            let place = format!("{} ({}{state})", row.name, row.address);
+            Looked { name: row.name.clone(), place, may_run, found: met.map(|met| met.info), warnings }
+        }
+    });
+    futures_util::future::join_all(looks).await
 }

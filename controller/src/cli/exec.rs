@@ -22,7 +22,7 @@ use super::{
     error::{CliError, chain},
     out::{Printer, json_number},
     progress, research,
-    session::{Session, journal_failed},
+    session::{Session, SessionOptions, journal_failed},
     signals,
     values::{Count, Cpus},
 };
@@ -135,7 +135,9 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
             return Err(CliError::field("--dataset", format!("`{name}` is named twice")));
         }
     }
-    let session = Session::open(&config.data_dir()?, backend.as_deref()).await?;
+    let options = SessionOptions { backend: backend.clone(), listen: config.listen };
+    let session = Session::open_with(&config.data_dir()?, &options).await?;
+    session.absences().iter().for_each(|note| printer.say(note));
     let cancel = CancellationToken::new();
     signals::listen(cancel.clone(), printer)?;
     let exec = Exec { session: &session, args: &args, image: &config.image, backend, program };

@@ -26,6 +26,8 @@ use crate::fleet::{Dialer, FleetError, connect_unix};
 
 /// The hidden command that this binary runs the worker under.
 pub const COMMAND: &str = "local-worker";
+/// What it is called.
+pub const NAME: &str = "local";
 /// Both the socket and starting one are tried for so long (WORKER §6).
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +40,13 @@ const LOG_BYTES: u64 = 16 << 20;
 #[must_use]
 pub fn folder_of(data_dir: &Path) -> PathBuf {
     data_dir.join("worker")
+}
+
+/// The id of the worker of this data folder, where one was ever started.
+#[must_use]
+pub fn worker_id(data_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder_of(data_dir).join("worker-id")).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Whether a worker that was killed has left something that its next start would remove.
@@ -105,7 +114,7 @@ impl LocalWorker {
     }
 
     fn start(&self) -> Result<(Child, u64), FleetError> {
-        let unreachable = |detail: String| FleetError::Unreachable { worker: "local".to_owned(), detail };
+        let unreachable = |detail: String| FleetError::Unreachable { worker: NAME.to_owned(), detail };
         folder::create_private(&self.folder).map_err(|e| unreachable(chain(&e)))?;
         let path = self.log();
         let open = || -> std::io::Result<_> {
@@ -149,7 +158,7 @@ impl LocalWorker {
 impl Dialer for LocalWorker {
     async fn dial(&self) -> Result<Channel, FleetError> {
         let socket = worker::serve::socket_path(&self.folder)
-            .map_err(|e| FleetError::Unreachable { worker: "local".to_owned(), detail: chain(&e) })?;
+            .map_err(|e| FleetError::Unreachable { worker: NAME.to_owned(), detail: chain(&e) })?;
         let mut child = self.child.lock().await;
         let (mut starts, mut log_from) = (0, 0);
         let since = self.clock.monotonic();
@@ -169,12 +178,12 @@ impl Dialer for LocalWorker {
                     // Another worker holds the lock: it will listen in a moment, or go.
                     let taken = words.contains("in use by process");
                     if !taken && starts >= STARTS || !patient {
-                        return Err(FleetError::Unreachable { worker: "local".to_owned(), detail: words });
+                        return Err(FleetError::Unreachable { worker: NAME.to_owned(), detail: words });
                     }
                     if !taken && words.contains("error:") {
                         let detail =
                             words.split_once("error:").map_or(words.clone(), |(_, w)| w.trim().to_owned());
-                        return Err(FleetError::Unreachable { worker: "local".to_owned(), detail });
+                        return Err(FleetError::Unreachable { worker: NAME.to_owned(), detail });
                     }
                 }
                 let (started, from) = self.start()?;
@@ -188,7 +197,7 @@ impl Dialer for LocalWorker {
     }
 
     fn name(&self) -> String {
-        "local".to_owned()
+        NAME.to_owned()
     }
 }
 

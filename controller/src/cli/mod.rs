@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 mod cleanup;
 /// Defaults, file, environment, flags.
 pub mod config;
+/// From the registry to a fleet.
+mod connect;
 mod doctor;
 /// What a command ends with.
 pub mod error;
@@ -20,6 +22,8 @@ mod logs;
 /// stdout is data, stderr is talk.
 mod out;
 mod progress;
+/// From the registry's rows to the ways to those workers.
+mod registry;
 mod report;
 /// From settings to the end of a campaign.
 pub(crate) mod research;
@@ -33,6 +37,7 @@ mod signals;
 mod steer;
 /// Values of flags that name what is wrong with them.
 mod values;
+mod worker;
 
 use error::CliError;
 use kit::telemetry::{Settings, Telemetry, endpoint};
@@ -85,6 +90,7 @@ enum Command {
     Cancel(steer::Cancel),
     Hint(steer::Hint),
     Budget(steer::Budget),
+    Worker(worker::Args),
     Doctor(doctor::Args),
     /// The worker that `run` and `exec` start.
     #[command(name = local_worker::COMMAND, hide = true)]
@@ -157,6 +163,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
         Command::Cancel(args) => steer::cancel(args, &global, printer).await,
         Command::Hint(args) => steer::hint(args, &global, printer).await,
         Command::Budget(args) => steer::budget(args, &global, printer).await,
+        Command::Worker(args) => worker::run(args, &global, printer).await,
         Command::Doctor(args) => doctor::run(args, &global, printer).await,
         Command::LocalWorker { folder } => local_worker::serve(folder).await.map(|()| ExitCode::SUCCESS),
     }

@@ -12,7 +12,7 @@ use super::{
     out::Printer,
     progress,
     research::{Thinking, research},
-    session::Session,
+    session::{Session, SessionOptions},
     signals,
     values::{Count, Dollars},
 };
@@ -106,10 +106,10 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
     let data_dir = config.data_dir()?;
 
-    let session = Session::open(&data_dir, config.backend.as_deref()).await?;
-    if let (None, Some(note)) = (&config.backend, session.note()) {
-        printer.say(&note);
-    }
+    let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    let session = Session::open_with(&data_dir, &options).await?;
+    let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };
+    notes.iter().for_each(|note| printer.say(note));
     let ended = watched(&session, thinking, settings, printer).await;
     session.end().await;
     finish(&ended?, printer)

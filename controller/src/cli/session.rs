@@ -1,25 +1,25 @@
 //! What a command works with: the journal alone for reading, or the journal and connected workers. Opening checks, before
 //! anything is written, that the machine can do what is asked.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use kit::{
     clock::{Clock, SystemClock},
     size::Bytes,
 };
+use proto::v1;
 
 use super::{
     Global, cleanup,
+    connect::Workers,
     error::{CliError, chain},
-    local_worker::LocalWorker,
+    local_worker,
 };
 use crate::{
     fleet::{Fleet, Link},
     journal::{Journal, JournalError, OpenError},
 };
 
-/// A command that ends waits so long for its worker to go (WORKER §6).
-const GOODBYE: Duration = Duration::from_secs(5);
 /// Less room than this holds no journal and no log.
 const ROOM: Bytes = Bytes(256 << 20);
 
@@ -27,58 +27,82 @@ const ROOM: Bytes = Bytes(256 << 20);
 pub struct Session {
     /// The durable record.
     pub journal: Journal,
-    /// Connected.
+    /// Connected, or tried again and again.
     pub fleet: Fleet,
     /// The one clock.
     pub clock: Arc<dyn Clock>,
-    local: LocalWorker,
+    workers: Workers,
+}
+
+/// What a command wants of its workers.
+#[derive(Debug, Clone, Default)]
+pub struct SessionOptions {
+    /// "docker", "native", or each worker's choice.
+    pub backend: Option<String>,
+    /// Where workers that dial in are awaited; where they were invited to if unset.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Session {
-    /// Opens the journal, ends what killed commands left, starts or finds the local worker, and checks that a sandbox can be
-    /// made at all.
+    /// As [`Session::open_with`], listening where workers were invited to.
     ///
     /// # Errors
     /// [`CliError::Usage`] with what the machine lacks.
     pub async fn open(data_dir: &Path, backend: Option<&str>) -> Result<Self, CliError> {
+        let options = SessionOptions { backend: backend.map(str::to_owned), listen: None };
+        Self::open_with(data_dir, &options).await
+    }
+
+    /// Opens the journal, connects to the registered workers, or, where there are none, starts or finds the local one, ends
+    /// what killed commands left, and checks that a sandbox can be made at all.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] with what the machine lacks.
+    pub async fn open_with(data_dir: &Path, options: &SessionOptions) -> Result<Self, CliError> {
         let clock = SystemClock::shared();
         room_on_disk(data_dir)?;
         kit::folder::create_private(data_dir)?;
         let journal = Journal::open(data_dir, clock.clone()).map_err(|e| CliError::Usage(chain(&e)))?;
-        let local = LocalWorker::new(data_dir, clock.clone());
-        let dialer = Box::new(local.handle());
-        let link = Link::open(dialer).await.map_err(|e| CliError::Usage(chain(&e)))?;
-        let session = Self { journal, fleet: Fleet::new(vec![link.clone()]), clock, local };
-        if let Err(error) = usable(&link, backend) {
-            session.close(link).await;
+        let workers = Workers::connect(data_dir, &journal, &clock, options.listen).await?;
+        let session = Self { fleet: workers.fleet(), journal, clock, workers };
+        if let Err(error) = usable(session.workers.links(), options.backend.as_deref()) {
+            session.end().await;
             return Err(error);
         }
-        drop(link);
         cleanup::end_abandoned(&session.journal, &session.fleet).await?;
         Ok(session)
     }
 
-    /// What a user who expects Docker should know: that sandboxes are made without it, and why.
+    /// What a user should know before the work begins, one line each: workers that are out of reach, and, for one who
+    /// expects Docker, where sandboxes are made without it, and why.
     #[must_use]
-    pub fn note(&self) -> Option<String> {
-        let views = self.fleet.workers();
-        let backends = &views.first()?.info.backends;
-        let first = backends.first().filter(|backend| backend.available && backend.name != "docker")?;
-        let docker = backends.iter().find(|backend| backend.name == "docker" && !backend.available)?;
-        Some(format!("sandboxes are made without Docker ({}): {}", first.name, docker.reason))
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.workers.notes.clone();
+        for link in self.workers.links() {
+            notes.extend(without_docker(&link.name(), &link.view().info.backends));
+        }
+        notes
+    }
+
+    /// Workers that are out of reach and the like, and nothing of backends.
+    #[must_use]
+    pub fn absences(&self) -> &[String] {
+        &self.workers.notes
     }
 
     /// Lets go of the workers, and waits until the local one has gone.
     pub async fn end(self) {
-        let Self { fleet, local, .. } = self;
+        let Self { fleet, workers, .. } = self;
         drop(fleet);
-        local.wait_gone(GOODBYE).await;
+        workers.end().await;
     }
+}
 
-    async fn close(self, link: Arc<Link>) {
-        drop(link);
-        self.end().await;
-    }
+fn without_docker(worker: &str, backends: &[v1::Backend]) -> Option<String> {
+    let first = backends.first().filter(|backend| backend.available && backend.name != "docker")?;
+    let docker = backends.iter().find(|backend| backend.name == "docker" && !backend.available)?;
+    let on = if worker == local_worker::NAME { String::new() } else { format!(" on {worker}") };
+    Some(format!("sandboxes are made without Docker{on} ({}): {}", first.name, docker.reason))
 }
 
 /// Whether the disk of the data folder has room for a journal at all, before anything is written to it.
@@ -97,23 +121,27 @@ fn room_on_disk(data_dir: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-fn usable(link: &Link, wanted: Option<&str>) -> Result<(), CliError> {
-    let view = link.view();
-    let backends = &view.info.backends;
-    let matching = backends.iter().filter(|b| wanted.is_none_or(|name| name == b.name));
+/// Whether any worker that has answered can make a sandbox as it is wanted. Each one's reasons, if not.
+fn usable(links: &[Arc<Link>], wanted: Option<&str>) -> Result<(), CliError> {
     let mut reasons = Vec::new();
-    for backend in matching {
-        if backend.available {
+    let mut without = Vec::new();
+    let several = links.len() > 1;
+    for link in links {
+        let Some(view) = link.known() else { continue };
+        let backends = &view.info.backends;
+        let matching = || backends.iter().filter(|b| wanted.is_none_or(|name| name == b.name));
+        if matching().any(|backend| backend.available) {
             return Ok(());
         }
-        reasons.push(format!("{}: {}", backend.name, backend.reason));
+        let on = if several { format!("{}: ", link.name()) } else { String::new() };
+        reasons.extend(matching().map(|b| format!("{on}{}: {}", b.name, b.reason)));
+        if let (0, Some(wanted)) = (matching().count(), wanted) {
+            let known: Vec<&str> = backends.iter().map(|b| b.name.as_str()).collect();
+            without.push(format!("worker {} has no `{wanted}`; it has {}", link.name(), known.join(", ")));
+        }
     }
-    if let (true, Some(wanted)) = (reasons.is_empty(), wanted) {
-        let known: Vec<&str> = backends.iter().map(|b| b.name.as_str()).collect();
-        return Err(CliError::field(
-            "--backend",
-            format!("worker {} has no `{wanted}`; it has {}", link.name(), known.join(", ")),
-        ));
+    if reasons.is_empty() && !without.is_empty() {
+        return Err(CliError::field("--backend", without.join("; ")));
     }
     Err(CliError::Usage(format!(
         "no sandbox can be made: {} (autoresearch doctor tells more)",

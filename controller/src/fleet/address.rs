@@ -2,8 +2,9 @@
 //! join string or an invitation leaves behind. An address says where and never whom to trust: the fingerprint is the
 //! registry's. What opens one is in `dial`.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
+use kit::identity::{Address as HostPort, AddressError as HostPortError, JoinString, TextError};
 use serde::Serialize;
 
 /// The kernel's limit on a Unix socket's path, without its last zero.
@@ -28,6 +29,37 @@ pub enum AddressError {
         /// What is wrong with which part.
         problem: String,
     },
+    /// A join string, or something like it.
+    #[error(transparent)]
+    Join(#[from] TextError),
+}
+
+/// What `worker add` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A worker that trusts whoever gets there.
+    There(Address),
+    /// A worker that is to be told who we are, once.
+    Join(JoinString),
+}
+
+impl FromStr for Target {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let text = text.trim();
+        if text.starts_with("autoresearch-") {
+            return Ok(Self::Join(text.parse()?));
+        }
+        let problem = match text.parse()? {
+            address @ (Address::Unix(_) | Address::Ssh(_)) => return Ok(Self::There(address)),
+            Address::Tls(_) => {
+                "TLS needs the join string that `autoresearch-worker init` prints on that machine"
+            }
+            Address::Dialled(_) => "`autoresearch worker invite NAME` awaits a worker that dials",
+        };
+        Err(AddressError::Part { address: shown(text), problem: problem.to_owned() })
+    }
 }
 
 /// The way to one worker.
@@ -39,8 +71,8 @@ pub enum Address {
     Ssh(SshAddress),
     /// TCP with mutual TLS.
     Tls(HostPort),
-    /// It dials this controller, which listens for it.
-    Dialled,
+    /// It dials this controller, which listens for it here.
+    Dialled(SocketAddr),
 }
 
 /// Which of the ways, for the registry and for JSON.
@@ -89,15 +121,6 @@ pub struct SshAddress {
     pub program: Option<String>,
 }
 
-/// Where a TCP connection goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// Not 0.
-    pub port: u16,
-}
-
 impl Address {
     /// Which of the ways.
     #[must_use]
@@ -106,7 +129,7 @@ impl Address {
             Self::Unix(_) => AddressKind::Unix,
             Self::Ssh(_) => AddressKind::Ssh,
             Self::Tls(_) => AddressKind::Tls,
-            Self::Dialled => AddressKind::Dialled,
+            Self::Dialled(_) => AddressKind::Dialled,
         }
     }
 }
@@ -123,10 +146,11 @@ impl FromStr for Address {
             return ssh(rest).map(Self::Ssh).map_err(part);
         }
         if let Some(rest) = text.strip_prefix("tls://") {
-            return rest.parse().map(Self::Tls).map_err(part);
+            return rest.parse().map(Self::Tls).map_err(|e: HostPortError| part(e.to_string()));
         }
-        if text == AddressKind::Dialled.word() {
-            return Ok(Self::Dialled);
+        if let Some(rest) = text.strip_prefix("dialled:") {
+            let wrong = |_| part("where to listen is IP:PORT, like 0.0.0.0:7434".to_owned());
+            return rest.parse().map(Self::Dialled).map_err(wrong);
         }
         Err(AddressError::Form(shown(text)))
     }
@@ -148,25 +172,8 @@ impl fmt::Display for Address {
                 f.write_str(ssh.program.as_deref().unwrap_or_default())
             }
             Self::Tls(to) => write!(f, "tls://{to}"),
-            Self::Dialled => f.write_str(AddressKind::Dialled.word()),
+            Self::Dialled(at) => write!(f, "dialled:{at}"),
         }
-    }
-}
-
-impl FromStr for HostPort {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (host, port) = split_port(text)?;
-        let port = port.ok_or("a port is wanted, like gpu.example.org:7443")?;
-        Ok(Self { host: checked_host(host)?, port })
-    }
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        bracketed(&self.host, f)?;
-        write!(f, ":{}", self.port)
     }
 }
 
@@ -283,7 +290,8 @@ mod tests {
             "ssh://gpu/~/bin/autoresearch-worker",
             "tls://gpu.example.org:7443",
             "tls://[::1]:7443",
-            "dialled",
+            "dialled:0.0.0.0:7434",
+            "dialled:[::]:7434",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -318,9 +326,19 @@ mod tests {
             ("ssh://gpu;reboot", "no host"),
             ("ssh://gpu/it's", "no shell"),
             ("ssh://gpu/bin/", "not its folder"),
-            ("tls://gpu", "a port"),
+            ("tls://gpu", "the port is missing"),
+            ("dialled:here", "IP:PORT"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        for (text, part) in [
+            ("tls://gpu:1", "needs the join string"),
+            ("dialled:0.0.0.0:1", "worker invite"),
+            ("autoresearch-join.1.AAAA", "cut off"),
+            ("autoresearch-joy", "must begin with"),
+        ] {
+            let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
         let long = format!("unix:/{}", "x".repeat(107));

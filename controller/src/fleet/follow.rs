@@ -29,12 +29,12 @@ fn unreachable(GivenUp(detail): GivenUp) -> RunEnd {
     RunEnd::Lost { cause: v1::LostCause::Unreachable, detail }
 }
 
-/// Follows it, fetches what it made, and has it forgotten there when the sink has everything.
-pub(super) async fn to_its_end(way: &mut Way<'_>, sink: &mut dyn RunSink) -> Result<RunEnd, FleetError> {
-    let finished = match events(way, sink).await? {
-        RunEnd::Finished(finished) => finished,
-        other => return Ok(other),
-    };
+/// What a finished run made is fetched, and the run is forgotten there when the sink has everything.
+pub(super) async fn harvest(
+    way: &mut Way<'_>,
+    finished: v1::Finished,
+    sink: &mut dyn RunSink,
+) -> Result<RunEnd, FleetError> {
     for artifact in &finished.artifacts {
         // The path first: a sink is not shared between threads, and the future must be able to move.
         let path = sink.artifact_path(&artifact.name)?;
@@ -46,11 +46,11 @@ pub(super) async fn to_its_end(way: &mut Way<'_>, sink: &mut dyn RunSink) -> Res
     if release(way, finished.last_sequence).await? {
         sink.released().await?;
     }
-    Ok(RunEnd::Finished(finished))
+    Ok(RunEnd::Finished(Box::new(finished)))
 }
 
 /// Watches until `finished`.
-async fn events(way: &mut Way<'_>, sink: &mut dyn RunSink) -> Result<RunEnd, FleetError> {
+pub(super) async fn events(way: &mut Way<'_>, sink: &mut dyn RunSink) -> Result<RunEnd, FleetError> {
     let mut cancel_sent = false;
     loop {
         let line = match way.line().await {

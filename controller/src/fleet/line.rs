@@ -68,6 +68,13 @@ impl Line {
         self.core.name()
     }
 
+    /// Asks the worker anew what it has; one that does not answer is found out by others.
+    pub(super) async fn refresh(&self) {
+        if let Err(error) = self.core.refresh(self).await {
+            tracing::debug!(worker = self.name(), %error, "a worker did not say how it is");
+        }
+    }
+
     /// Resolves when this is no longer the link's open connection.
     pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         self.core.ended(self.generation)

@@ -220,19 +220,35 @@ impl Link {
         }
     }
 
-    /// Changes whenever a connection opens or breaks, and when the worker said something new.
-    pub(super) fn changes(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Resolves when a connection opens or breaks, an attempt fails, or the worker says something new; `false` when the link
+    /// is gone.
+    pub(super) fn changes(&self) -> impl Future<Output = bool> + Send + use<> {
         let mut changes = self.core.life.subscribe();
-        async move {
-            // The sender goes with the link.
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        async move { changes.changed().await.is_ok() }
+    }
+
+    /// As [`Link::changes`], again and again, with none missed in between.
+    pub(super) fn every_change(&self) -> Changes {
+        Changes(self.core.life.subscribe())
+    }
+
+    /// Whether trying again will not mend it.
+    pub(super) fn stands_still(&self) -> bool {
+        matches!(self.state(), LinkState::SetAside { .. })
     }
 
     fn gone(&self, detail: &str) -> FleetError {
         FleetError::Unreachable { worker: self.name(), detail: detail.to_owned() }
+    }
+}
+
+/// See [`Link::every_change`].
+pub(super) struct Changes(watch::Receiver<Life>);
+
+impl Changes {
+    /// `false` when the link is gone.
+    pub(super) async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 
@@ -303,7 +319,7 @@ impl Core {
         self.life.borrow().attempts
     }
 
-    async fn refresh(self: &Arc<Self>, line: &Line) -> Result<(), FleetError> {
+    pub(super) async fn refresh(&self, line: &Line) -> Result<(), FleetError> {
         let mut client = line.client.clone();
         let info = line.ask("GetWorker", client.get_worker(v1::GetWorkerRequest {})).await;
         let info = info.map_err(|fault| fault.at(&self.name()))?;

@@ -44,7 +44,7 @@ impl Needs {
         let limits = spec.limits.unwrap_or_default();
         let label = |key: &str| spec.labels.iter().find(|l| l.key == key).map_or("", |l| l.value.as_str());
         let (campaign, experiment) = (label("campaign"), label("experiment"));
-        let group = if experiment.is_empty() { String::new() } else { format!("{campaign}/{experiment}") };
+        let group = group(campaign, experiment);
         let variant = label("variant").to_owned();
         let mut data_sets = spec.data_sets;
         data_sets.sort();
@@ -74,4 +74,9 @@ impl Needs {
         };
         first(self.time_ms, theirs.time_ms, TIME) + first(self.grace_ms, theirs.grace_ms, GRACE)
     }
+}
+
+/// Of an experiment; empty where there is none.
+pub(super) fn group(campaign: &str, experiment: &str) -> String {
+    if experiment.is_empty() { String::new() } else { format!("{campaign}/{experiment}") }
 }

@@ -89,20 +89,21 @@ impl<'a> Way<'a> {
         self.look()?;
         if self.failures > 0 {
             let delay = self.link.core.pace.redial.next_delay(self.failures, None).unwrap_or(LOOK);
-            self.wait(std::future::pending(), delay).await;
+            self.wait(std::future::pending::<()>(), delay).await;
         }
         self.failures = self.failures.saturating_add(1);
         Ok(())
     }
 
-    async fn wait(&self, something: impl Future<Output = ()>, longest: Duration) {
+    async fn wait<T>(&self, something: impl Future<Output = T>, longest: Duration) {
         tokio::select! {
-            () = something => {}
+            _ = something => {}
             () = tokio::time::sleep(longest) => {}
         }
     }
 
-    fn look(&mut self) -> Result<(), GivenUp> {
+    /// Whether it is time to give up.
+    pub(super) fn look(&mut self) -> Result<(), GivenUp> {
         let now = self.now();
         if self.cancel.is_cancelled() {
             self.reach.cancelled(now);

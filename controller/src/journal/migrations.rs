@@ -19,7 +19,7 @@ use super::ControllerId;
 pub(super) const APPLICATION_ID: i32 = 0x4152_6573;
 
 /// Never reordered, never edited: see the laws above.
-const STEPS: &[&str] = &[FIRST, SNAPSHOTS];
+const STEPS: &[&str] = &[FIRST, SNAPSHOTS, FLEET_WORKERS];
 
 /// The version that this program writes.
 pub(super) const VERSION: i32 = STEPS.len() as i32;
@@ -256,6 +256,21 @@ CREATE TABLE snapshots (
     body BLOB NOT NULL,
     seal INTEGER NOT NULL
 ) STRICT;
+";
+
+/// The workers that a user has registered.
+const FLEET_WORKERS: &str = "
+CREATE TABLE fleet_workers (
+    name TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    address TEXT NOT NULL,
+    worker_id TEXT,
+    fingerprint TEXT,
+    state TEXT NOT NULL,
+    reason TEXT,
+    added_ns INTEGER NOT NULL,
+    seen_ns INTEGER
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Takes the steps that are missing. The caller has made sure that the file is ours and not newer.

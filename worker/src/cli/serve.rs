@@ -46,6 +46,7 @@ impl Serve {
             ..Flags::default()
         };
         let config = common.configure(flags)?;
+        crate::serve::check_listen(&config)?;
         if let Some(text) = &self.dial {
             remember(&Settings::of(&data_dir(&config)?), text)?;
         }

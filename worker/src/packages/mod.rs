@@ -212,6 +212,16 @@ impl Packages {
         }
     }
 
+    /// The layer of a request that was answered before, kept for as long as what is given lives: for a run that mounts it
+    /// since before this process started.
+    #[must_use]
+    pub fn hold(&self, image_id: &str, requirements: &[String]) -> Option<HeldLayer> {
+        if requirements.is_empty() {
+            return None;
+        }
+        self.cache.find(&lock::request(image_id, requirements)).and_then(|(_, layer)| layer)
+    }
+
     /// The packages for a run in this image: kept ones, or resolved and fetched. Who asks for the same at the same time
     /// waits for it, and shares what comes of it.
     ///

@@ -19,19 +19,45 @@ use super::{
     RunId,
     driver::{Driver, DriverParts},
     handle::{Published, RunHandle},
-    ledger::disk_free,
+    ledger::{Reservation, disk_free},
     record::{self, Record},
     recorder::{self, Progress, Recorder},
     registry::{RUNS_MAX, Registry, StartError, lock},
-    seams::BackendParts,
+    seams::{BackendParts, SlotLease},
     spec::{self, CheckedSpec, LimitRules, RunLimits, SpecError, Violation},
     spool::SpoolWriter,
     state::State,
+    take_up::TakenUp,
 };
-use crate::{datasets::Lent, sandbox::SandboxId};
+use crate::{
+    datasets::Lent,
+    packages::HeldLayer,
+    sandbox::SandboxId,
+};
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;
+
+/// A run that is to have a driver: its intent is on disk.
+pub(super) struct Enlisted {
+    pub record: Record,
+    pub spec: CheckedSpec,
+    pub recorder: Recorder,
+    pub lease: SlotLease,
+    pub reservation: Option<Reservation>,
+    pub backend: BackendParts,
+    pub data_sets: Vec<Lent>,
+    pub files: Vec<(String, PathBuf)>,
+    pub held_packages: Option<HeldLayer>,
+}
+
+/// Where its driver begins.
+pub(super) enum Entry {
+    /// At the beginning.
+    New,
+    /// Where an earlier process was killed.
+    TakenUp(TakenUp),
+}
 
 impl Registry {
     /// Starts a run, or answers the one that has this id and these bytes.
@@ -93,52 +119,86 @@ impl Registry {
             backend: backend.name().to_owned(),
             image_id: image.image_id,
             slot: lease.grant.index,
+            grant: Some(lease.grant.clone()),
             limits: limits.clone(),
+            made_again: 0,
             packages: Vec::new(),
             gate_monotonic: None,
             reason: None,
+            lost: None,
             finished: false,
             finished_at_running_s: 0,
         };
         let folder = self.options.runs_dir.join(run_id.to_string());
         let spool = {
-            let (folder, record, bytes) = (folder.clone(), record.clone(), spec_bytes.to_vec());
+            let (record, bytes) = (record.clone(), spec_bytes.to_vec());
             kit::task::blocking("accept run", move || accept(&folder, &record, &bytes))
                 .await
                 .ok_or(StartError::Stopping)??
         };
-        let synced = spool.synced();
+        let recorder = Recorder::new(spool, Arc::clone(&self.options.clock), &spec, limits);
+        let backend = BackendParts { backend, images, packages };
+        let reservation = Some(reservation);
+        let enlisted = Enlisted {
+            record,
+            spec,
+            recorder,
+            lease,
+            reservation,
+            backend,
+            data_sets,
+            files,
+            held_packages: None,
+        };
+        Ok(self.enlist(enlisted, Entry::New))
+    }
+
+    /// Gives a run to a driver of its own, and shows it to everyone.
+    pub(super) fn enlist(self: &Arc<Self>, run: Enlisted, entry: Entry) -> Arc<RunHandle> {
+        let Enlisted { record, spec, recorder, lease, reservation, backend, data_sets, files, held_packages } =
+            run;
+        let run_id = record.run_id;
+        let folder = self.options.runs_dir.join(run_id.to_string());
+        let state = match &entry {
+            Entry::New => State::Accepted,
+            Entry::TakenUp(from) => from.past.state.unwrap_or(State::Accepted),
+        };
         let published = watch::Sender::new(Published {
-            state: State::Accepted,
-            gate: None,
+            // The last event may be there and its state not published yet: a finished run is never enlisted.
+            state,
+            gate: record.gate_monotonic,
             elapsed: None,
             finished: None,
             spool_damaged: false,
         });
         let handle = Arc::new(RunHandle {
             id: run_id,
-            controller_id: controller_id.to_owned(),
-            spec_digest,
+            controller_id: record.controller_id.clone(),
+            spec_digest: record.spec_digest,
             labels: spec.labels.clone(),
             folder: folder.clone(),
             accepted_wall_ns: record.accepted_wall_ns,
             slot: record.slot,
             published: published.subscribe(),
-            synced,
+            synced: recorder.synced(),
             cancel: CancellationToken::new(),
             finished_at_running_s: AtomicU64::new(0),
         });
+        if record::is_cancelled(&folder) {
+            handle.cancel.cancel();
+        }
         let (orders, inbox) = mpsc::channel(recorder::INBOX);
         let progress = watch::Sender::new(Progress::default());
         let parts = DriverParts {
             folder,
-            run_json: run_json(&spec, &limits, &data_sets),
+            run_json: run_json(&spec, &record.limits, &data_sets),
             layers: data_sets.iter().map(|lent| lent.layer.clone()).collect(),
             held_data_sets: data_sets.into_iter().map(|lent| lent.held).collect(),
+            held_packages,
             files,
             lease,
-            reservation: Some(reservation),
-            backend,
+            reservation,
+            backend: backend.backend,
             slots: Arc::clone(&self.options.slots),
             gpus: Arc::clone(&self.options.gpus),
             clock: Arc::clone(&self.options.clock),
@@ -146,24 +206,33 @@ impl Registry {
             progress: progress.subscribe(),
             published,
             packages: self.options.packages.clone(),
-            package_tool: packages,
+            package_tool: backend.packages,
             cancel: handle.cancel.clone(),
             running_s: Arc::clone(&self.running_s),
             record,
             spec,
         };
-        let recorder = Recorder::new(spool, Arc::clone(&self.options.clock), &parts.spec, limits);
         kit::task::spawn("recorder", recorder::run(recorder, inbox, progress));
         lock(&self.runs).insert(run_id, Arc::clone(&handle));
         self.unfinished.send_modify(|count| *count += 1);
-        crate::telemetry::METRICS.runs_accepted.inc();
+        match entry {
+            Entry::New => METRICS.runs_accepted.inc(),
+            Entry::TakenUp(_) => METRICS.runs_adopted.inc(),
+        };
+        // Of the call's trace: made here, where the call is the current span, and not in the task.
+        let span = tracing::info_span!("run", %run_id, sandbox_id = %parts.record.sandbox_id);
         let (registry, run) = (Arc::clone(self), Arc::clone(&handle));
-        kit::task::spawn_tracked(&self.drivers, "run", async move {
-            Driver::new(parts).run().await;
+        let driven = async move {
+            let driver = Driver::new(parts);
+            match entry {
+                Entry::New => driver.run().await,
+                Entry::TakenUp(from) => driver.take_up(from).await,
+            }
             run.finished_at_running_s.store(registry.running_s.load(Ordering::Relaxed), Ordering::Relaxed);
             registry.unfinished.send_modify(|count| *count = count.saturating_sub(1));
-        });
-        Ok(handle)
+        };
+        kit::task::spawn_tracked(&self.drivers, "run", driven.instrument(span));
+        handle
     }
 
     /// By name; the empty name is the worker's choice.
@@ -195,7 +264,7 @@ impl Registry {
     }
 
     /// The run's data sets, each once, in the order of the spec.
-    async fn lend(&self, spec: &CheckedSpec) -> Result<Vec<Lent>, StartError> {
+    pub(super) async fn lend(&self, spec: &CheckedSpec) -> Result<Vec<Lent>, StartError> {
         if spec.data_sets.is_empty() {
             return Ok(Vec::new());
         }
@@ -219,7 +288,7 @@ impl Registry {
         Ok(kit::task::blocking("lend data sets", work).await.ok_or(StartError::Stopping)??)
     }
 
-    fn find_files(&self, spec: &CheckedSpec) -> (Vec<(String, PathBuf)>, Vec<Digest>) {
+    pub(super) fn find_files(&self, spec: &CheckedSpec) -> (Vec<(String, PathBuf)>, Vec<Digest>) {
         let (mut files, mut missing) = (Vec::new(), Vec::new());
         for input in &spec.inputs {
             match self.options.blobs.find(&input.digest) {

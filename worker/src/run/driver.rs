@@ -16,13 +16,14 @@ use tokio::{
 
 use super::{
     handle::Published,
-    harvest::{Harvested, Meter},
+    draft::Draft,
+    harvest::Meter,
     ledger::Reservation,
-    record::Record,
+    record::{Lost, Record},
     recorder::{Order as Recording, Progress},
     seams::{GpuMeter, SlotLease, SlotSource},
     spec::CheckedSpec,
-    state::{Action, Reason, Refusal, RunEvent, State, next},
+    state::{Action, Reason, Refusal, RunEvent, Standing, State, next},
 };
 use crate::{
     datasets::LentImage,
@@ -57,6 +58,8 @@ pub struct DriverParts {
     pub layers: Vec<Layer>,
     /// While the run may still mount them, its data sets are not removed.
     pub held_data_sets: Vec<LentImage>,
+    /// Kept for as long as the run may mount it.
+    pub held_packages: Option<HeldLayer>,
     /// The inputs' paths in the run and their blobs.
     pub files: Vec<(String, PathBuf)>,
     /// Held until the run has finished.
@@ -102,8 +105,6 @@ pub struct Driver {
     pub(super) parts: DriverParts,
     pub(super) state: State,
     pub(super) sandbox: Option<Arc<dyn Sandbox>>,
-    /// Kept for as long as the run may mount it.
-    pub(super) held_packages: Option<HeldLayer>,
     pub(super) abandoned: Option<(LostCause, String)>,
     /// Nothing of the program lives.
     pub(super) quiet: bool,
@@ -111,7 +112,10 @@ pub struct Driver {
     pub(super) killed_by_engine: bool,
     /// From the gate to the last process gone.
     pub(super) wall: Option<Duration>,
-    pub(super) harvested: Option<Harvested>,
+    /// What the end came to, so far.
+    pub(super) draft: Option<Draft>,
+    /// Why the artifacts could not be copied.
+    pub(super) copying_failed: Option<(LostCause, String)>,
     pub(super) meter: Meter,
 }
 
@@ -124,22 +128,33 @@ impl Driver {
             parts,
             state: State::Accepted,
             sandbox: None,
-            held_packages: None,
             abandoned: None,
             quiet: false,
             killed_by_engine: false,
             wall: None,
-            harvested: None,
+            draft: None,
+            copying_failed: None,
         }
     }
 
     /// Drives the run to its last event.
-    #[tracing::instrument(name = "run", skip_all, fields(run_id = %self.parts.record.run_id, sandbox_id = %self.parts.record.sandbox_id))]
-    pub async fn run(mut self) {
-        let mut event = Some(RunEvent::Begin);
+    pub async fn run(self) {
+        self.drive(RunEvent::Begin).await;
+    }
+
+    pub(super) async fn drive(mut self, first: RunEvent) {
+        let mut event = Some(first);
         while let Some(happened) = event.take() {
             match next(self.state, happened.clone()) {
-                Ok((to, actions)) => {
+                Ok((to, mut actions)) => {
+                    // Whoever sees the state must find its reason: on disk first, and only then told.
+                    if let Some(Action::RecordReason(reason)) = actions.first().cloned() {
+                        actions.remove(0);
+                        self.record_reason(reason).await;
+                    }
+                    if matches!(happened, RunEvent::Abandoned | RunEvent::TakenUp(Standing::Lost)) {
+                        self.record_loss().await;
+                    }
                     self.enter(to, &happened).await;
                     for action in actions {
                         if let Some(then) = self.perform(action).await {
@@ -170,6 +185,7 @@ impl Driver {
         let detail = match why {
             RunEvent::StopWanted(reason) => stop_text(reason),
             RunEvent::ProgramEnded => "the program ended".to_owned(),
+            RunEvent::TakenUp(_) => "taken up by a new process of the worker".to_owned(),
             RunEvent::Abandoned => {
                 self.abandoned.as_ref().map(|(_, detail)| detail.clone()).unwrap_or_default()
             }
@@ -189,8 +205,11 @@ impl Driver {
 
     async fn perform(&mut self, action: Action) -> Option<RunEvent> {
         match action {
+            Action::Clear => self.clear().await,
+            Action::Prepare if self.abandoned.is_some() => None,
             Action::Prepare => Some(self.prepare().await),
             Action::Open => Some(self.open().await),
+            Action::Reopen => Some(self.pass_gate().await),
             Action::Follow => Some(self.follow().await),
             Action::RecordReason(reason) => {
                 self.record_reason(reason).await;
@@ -213,7 +232,7 @@ impl Driver {
         }
     }
 
-    fn abandon(&mut self, error: &SandboxError) -> RunEvent {
+    pub(super) fn abandon(&mut self, error: &SandboxError) -> RunEvent {
         let cause = match error {
             SandboxError::Engine { .. } => LostCause::Engine,
             SandboxError::Volume { disk_full: true, .. } => LostCause::HostDisk,
@@ -229,7 +248,7 @@ impl Driver {
         RunEvent::Abandoned
     }
 
-    fn class(&self) -> SandboxClass {
+    pub(super) fn class(&self) -> SandboxClass {
         let limits = &self.parts.record.limits;
         SandboxClass {
             id: self.parts.record.sandbox_id,
@@ -293,6 +312,14 @@ impl Driver {
         if let Err(error) = sandbox.verify().await {
             return self.abandon(&error);
         }
+        self.pass_gate().await
+    }
+
+    /// The moment on disk, then the order.
+    async fn pass_gate(&mut self) -> RunEvent {
+        let Some(sandbox) = self.sandbox.clone() else {
+            return self.lose(LostCause::Sandbox, "there is no sandbox".to_owned());
+        };
         if self.parts.cancel.is_cancelled() {
             return RunEvent::StopWanted(Reason::Cancelled);
         }
@@ -322,7 +349,7 @@ impl Driver {
         self.abandon(&SandboxError::NoAnswer { id: sandbox.id(), order, waited: ORDER_LIMIT })
     }
 
-    fn lose_to_recorder(&mut self) -> RunEvent {
+    pub(super) fn lose_to_recorder(&mut self) -> RunEvent {
         let (detail, full) = self.parts.progress.borrow().failed.clone().unwrap_or_default();
         self.lose(if full { LostCause::HostDisk } else { LostCause::Spool }, detail)
     }
@@ -346,6 +373,16 @@ impl Driver {
         self.save_record().await;
     }
 
+    /// So that what we do next is never taken for the program's doing, also by a process that knows only the disk.
+    async fn record_loss(&mut self) {
+        let Some((cause, detail)) = self.abandoned.clone() else { return };
+        let lost = Some(Lost { cause: cause.into(), detail });
+        if self.parts.record.lost != lost {
+            self.parts.record.lost = lost;
+            self.save_record().await;
+        }
+    }
+
     /// Watches the program and its limits until one of them ends the run.
     async fn follow(&mut self) -> RunEvent {
         let Some(sandbox) = self.sandbox.clone() else {
@@ -359,7 +396,12 @@ impl Driver {
         loop {
             let now = self.parts.clock.monotonic();
             let seen = reports.borrow_and_update().clone();
-            // The program's own end comes first: what it did by itself is not ours.
+            // The program's own end comes first: what it did by itself is not ours. But one that outlived its limit while
+            // no worker was there to say so, or that PID 1 had to end, was over its time.
+            let late = seen.ended.as_ref().is_some_and(|end| end.elapsed >= limit);
+            if self.parts.record.reason.is_none() && (seen.backstop || late) {
+                return RunEvent::StopWanted(Reason::TimedOut);
+            }
             if seen.ended.is_some() {
                 return RunEvent::ProgramEnded;
             }
@@ -429,7 +471,7 @@ impl Driver {
         let Some(sandbox) = self.sandbox.clone() else { return RunEvent::Quiet };
         let killed = tokio::time::timeout(ORDER_LIMIT, sandbox.order(Order::Kill)).await;
         let now = self.parts.clock.monotonic();
-        self.wall = Some(now.saturating_sub(self.parts.record.gate_monotonic.unwrap_or(now)));
+        self.wall.get_or_insert(now.saturating_sub(self.parts.record.gate_monotonic.unwrap_or(now)));
         match killed {
             Ok(Ok(()) | Err(SandboxError::Gone { .. })) => {
                 self.quiet = true;

@@ -33,6 +33,14 @@ impl Ledger {
         Some(Reservation { ledger: Arc::clone(self), bytes })
     }
 
+    /// Reserves whatever is free: for a run that was admitted before this process started.
+    pub fn hold(self: &Arc<Self>, bytes: u64) -> Reservation {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *reserved;
+        *reserved = before.saturating_add(bytes);
+        Reservation { ledger: Arc::clone(self), bytes: *reserved - before }
+    }
+
     /// Reserved now.
     #[must_use]
     pub fn reserved(&self) -> u64 {
@@ -74,5 +82,9 @@ mod tests {
         drop(second);
         assert_eq!(ledger.reserved(), 0);
         assert!(ledger.reserve(u64::MAX, free).is_none());
+        let held = ledger.hold(u64::MAX);
+        assert!(ledger.reserve(1, free).is_none());
+        drop(held);
+        assert_eq!(ledger.reserved(), 0);
     }
 }

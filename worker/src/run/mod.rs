@@ -14,6 +14,8 @@
 //! - One driver task owns a run, one recorder task owns its spool. Everyone else holds a [`handle::RunHandle`]:
 //!   a published state to watch and a token to cancel with.
 //! - Intent before deed: the record is synced before a sandbox is made, the reason before the first signal.
+//! - A run outlives the process: what a later one needs is on disk before anything is done that cannot be seen again
+//!   (`record`, `draft`, the spool), and `recovery` with `take_up` goes on from there.
 //! - What the sandbox left (logs, metrics, artifacts) is hostile: each parser here is bounded and total.
 //!
 //! Design notes. No handler owns a run, so a connection that drops takes nothing with it. A queue of commands to
@@ -25,6 +27,8 @@ mod admission;
 pub mod artifacts;
 /// The plan's rule for stopping a program that has diverged.
 pub mod divergence;
+/// What a run's end came to, before what it was read from is removed.
+pub mod draft;
 /// The task that owns a run.
 pub mod driver;
 /// What everyone but the driver sees of a run.
@@ -35,8 +39,12 @@ pub mod harvest;
 pub mod ledger;
 /// Metric lines, parsed with bounds.
 pub mod metrics;
+/// How far a run's events say it has come.
+mod past;
 /// From evidence to exactly one outcome.
 pub mod outcome;
+/// A run of an earlier process, in its driver's hands.
+mod take_up;
 /// A run's packages, before its sandbox is made.
 mod packaging;
 /// The record of a run on disk.
@@ -64,6 +72,8 @@ pub mod traceback;
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod killed_tests;
 #[cfg(test)]
 mod tests;
 

@@ -27,7 +27,7 @@ impl Driver {
                     let image = layer.image().to_owned();
                     self.parts.layers.push(Layer { target: TARGET.to_owned(), image });
                 }
-                self.held_packages = layer;
+                self.parts.held_packages = layer;
                 None
             }
             Err(PackageError::Stopped) => Some(RunEvent::StopWanted(Reason::Cancelled)),

@@ -10,10 +10,15 @@ use kit::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{RunId, spec::RunLimits, state::Reason};
-use crate::{packages::Package, sandbox::SandboxId};
+use crate::{
+    packages::Package,
+    sandbox::{SandboxId, SlotGrant},
+};
 
 /// Of this file's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Forms that this program still reads: what is new in a later one has a value for what is old.
+const OLDEST_VERSION: u32 = 1;
 const FILE: &str = "record.json";
 /// The bytes that the controller sent.
 const SPEC_FILE: &str = "spec.bin";
@@ -44,8 +49,14 @@ pub struct Record {
     pub image_id: String,
     /// Its index.
     pub slot: u32,
+    /// What its sandbox is told of the slot: a later process must have the same to give. Not in version 1.
+    #[serde(default)]
+    pub grant: Option<SlotGrant>,
     /// All set.
     pub limits: RunLimits,
+    /// How often a later process has made its sandbox again.
+    #[serde(default)]
+    pub made_again: u32,
     /// What was installed besides the image's own.
     #[serde(default)]
     pub packages: Vec<Package>,
@@ -55,12 +66,24 @@ pub struct Record {
     /// Ours, written before the first signal.
     #[serde(default)]
     pub reason: Option<Reason>,
+    /// What ended it that was neither the program nor a limit; written before what it leads to.
+    #[serde(default)]
+    pub lost: Option<Lost>,
     /// The last event is in the spool.
     #[serde(default)]
     pub finished: bool,
     /// Seconds that workers on this folder had run when it finished: retention counts from it.
     #[serde(default)]
     pub finished_at_running_s: u64,
+}
+
+/// A cause of `lost`, and words for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The number of the protocol's `LostCause`.
+    pub cause: i32,
+    /// What happened.
+    pub detail: String,
 }
 
 /// What went wrong with which record.
@@ -127,11 +150,29 @@ impl Record {
         let bytes = std::fs::read(&path).map_err(|e| kit::folder::FolderError::io("read", &path, e))?;
         let record: Self = serde_json::from_slice(&bytes)
             .map_err(|source| RecordError::Damaged { path: path.clone(), source })?;
-        if record.version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&record.version) {
             return Err(RecordError::Version { path, found: record.version });
         }
         Ok(record)
     }
+}
+
+/// The caller's wish to end the run, on disk before the caller hears that it was taken.
+const CANCEL_FILE: &str = "cancelled";
+
+/// Puts the wish on disk, synced. Idempotent.
+///
+/// # Errors
+/// [`RecordError::Folder`].
+pub fn save_cancel(folder: &Path) -> Result<(), kit::folder::FolderError> {
+    let path = folder.join(CANCEL_FILE);
+    if path.exists() { Ok(()) } else { kit::folder::replace(&path, b"") }
+}
+
+/// Whether the wish is there.
+#[must_use]
+pub fn is_cancelled(folder: &Path) -> bool {
+    folder.join(CANCEL_FILE).exists()
 }
 
 /// Writes the spec's bytes, synced.
@@ -171,10 +212,13 @@ mod tests {
             backend: "docker".into(),
             image_id: "sha256:x".into(),
             slot: 1,
+            grant: Some(SlotGrant { index: 1, uid: 50_001, cpuset: None, gpu_uuids: vec!["GPU-1".into()] }),
             limits: RunLimits::default(),
+            made_again: 0,
             packages: vec![Package { name: "einops".into(), version: "0.8.0".into() }],
             gate_monotonic: None,
             reason: None,
+            lost: None,
             finished: false,
             finished_at_running_s: 0,
         };
@@ -184,6 +228,20 @@ mod tests {
         record.gate_monotonic = Some(Duration::from_millis(1));
         record.save(folder.path()).unwrap();
         assert_eq!(Record::load(folder.path()).unwrap(), record);
+        record.lost = Some(Lost { cause: 2, detail: "x".into() });
+        record.save(folder.path()).unwrap();
+        assert_eq!(Record::load(folder.path()).unwrap(), record);
+        // What an earlier version wrote has none of the later fields.
+        let mut old = serde_json::to_value(&record).unwrap();
+        for field in ["grant", "made_again", "lost"] {
+            old.as_object_mut().unwrap().remove(field);
+        }
+        old["version"] = 1.into();
+        std::fs::write(folder.path().join(FILE), old.to_string()).unwrap();
+        assert_eq!(Record::load(folder.path()).unwrap().grant, None);
+        old["version"] = 3.into();
+        std::fs::write(folder.path().join(FILE), old.to_string()).unwrap();
+        assert!(matches!(Record::load(folder.path()), Err(RecordError::Version { found: 3, .. })));
         std::fs::write(folder.path().join(FILE), b"{").unwrap();
         assert!(matches!(Record::load(folder.path()), Err(RecordError::Damaged { .. })));
 

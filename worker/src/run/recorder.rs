@@ -10,14 +10,14 @@ use std::{
 };
 
 use kit::clock::{Clock, wall_ns};
-use proto::v1::{Finished, Frame, Gap, MetricPoint, event::Kind};
+use proto::v1::{Event, Finished, Frame, Gap, MetricPoint, event::Kind};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     divergence::DivergenceWatch,
     metrics::MetricReader,
     spec::{CheckedSpec, RunLimits},
-    spool::{SpoolError, SpoolWriter},
+    spool::{SpoolError, SpoolWriter, read::stream_index},
     tail::{LAST_BYTES, Piece, STREAMS, Tail, TailError},
 };
 use crate::sandbox::StreamPaths;
@@ -64,6 +64,8 @@ pub enum Order {
     Append(Box<Kind>, oneshot::Sender<()>),
     /// Begin to tail.
     Follow(StreamPaths, Duration, oneshot::Sender<()>),
+    /// Read what the logs have by now; answered when it is recorded, with the bytes that were new.
+    CatchUp(oneshot::Sender<u64>),
     /// Read the logs to their end.
     Drain(oneshot::Sender<Drained>),
     /// Append the last event; its sequence is filled in. Ends the recorder.
@@ -94,6 +96,8 @@ pub struct Recorder {
     incomplete: BTreeSet<String>,
     points: u64,
     points_dropped: u64,
+    /// How many of them the events tell already.
+    points_dropped_told: u64,
     stored_ends: [u64; 3],
     stderr_tail: Vec<u8>,
     progress: Progress,
@@ -116,9 +120,64 @@ impl Recorder {
             incomplete: BTreeSet::new(),
             points: 0,
             points_dropped: 0,
+            points_dropped_told: 0,
             stored_ends: [0; 3],
             stderr_tail: Vec::new(),
             progress: Progress::default(),
+        }
+    }
+
+    /// The last sequence on disk; wakes at each sync.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<u64> {
+        self.spool.synced()
+    }
+
+    /// Takes in an event that an earlier process recorded, each in its turn: afterwards everything here is as it was in that
+    /// process when it had recorded the last of them.
+    pub fn replay(&mut self, event: Event) {
+        match event.kind {
+            Some(Kind::Frame(frame)) => {
+                let Some(index) = stream_index(frame.stream()) else { return };
+                self.stored_ends[index] = frame.offset.saturating_add(frame.data.len() as u64);
+                let mut points = Vec::new();
+                if let Some(reader) = &mut self.readers[index] {
+                    // Without bytes it is the last line of a stream that was drained.
+                    match frame.data.is_empty() {
+                        true => reader.finish(&mut points),
+                        false => reader.feed(&frame.data, &mut points),
+                    }
+                }
+                self.take_points(points);
+                if index == 1 {
+                    self.keep_stderr(&frame.data);
+                }
+            }
+            Some(Kind::Gap(gap)) if gap.dropped_bytes > 0 => {
+                if let Some(index) = stream_index(gap.stream()) {
+                    self.skip(index, gap.from_offset.saturating_add(gap.dropped_bytes));
+                }
+            }
+            Some(Kind::Gap(gap)) => self.points_dropped_told = gap.dropped_points,
+            _ => {}
+        }
+    }
+
+    /// Time since the gate, where it is open since an earlier process.
+    pub fn set_gate(&mut self, gate: Duration) {
+        self.gate = Some(gate);
+    }
+
+    /// Bytes up to here are never read.
+    fn skip(&mut self, index: usize, end: u64) {
+        self.stored_ends[index] = end;
+        if let Some(reader) = &mut self.readers[index] {
+            reader.gap();
+            // Any of them may have been in what is missing.
+            self.incomplete.extend(self.required.keys().cloned());
+        }
+        if index == 1 {
+            self.stderr_tail.clear();
         }
     }
 
@@ -169,15 +228,7 @@ impl Recorder {
                 self.append(Kind::Frame(Frame { stream, offset, data: data.into(), points }))?;
             }
             Piece::Dropped { offset, bytes } => {
-                self.stored_ends[index] = offset + bytes;
-                if let Some(reader) = &mut self.readers[index] {
-                    reader.gap();
-                    // Any of them may have been in what is missing.
-                    self.incomplete.extend(self.required.keys().cloned());
-                }
-                if index == 1 {
-                    self.stderr_tail.clear();
-                }
+                self.skip(index, offset + bytes);
                 self.append(Kind::Gap(Gap {
                     stream,
                     from_offset: offset,
@@ -253,13 +304,16 @@ impl Recorder {
         if self.points_dropped > 0 {
             let reason = format!("over the run's limit of {} metric points", self.limits.metric_points);
             notes.push(format!("{} metric points were dropped: {reason}", self.points_dropped));
-            self.append(Kind::Gap(Gap {
-                stream: STREAMS[2].into(),
-                from_offset: self.stored_ends[2],
-                dropped_bytes: 0,
-                dropped_points: self.points_dropped,
-                reason,
-            }))?;
+            if self.points_dropped_told < self.points_dropped {
+                self.points_dropped_told = self.points_dropped;
+                self.append(Kind::Gap(Gap {
+                    stream: STREAMS[2].into(),
+                    from_offset: self.stored_ends[2],
+                    dropped_bytes: 0,
+                    dropped_points: self.points_dropped,
+                    reason,
+                }))?;
+            }
         }
         self.spool.sync()?;
         let from = self.stderr_tail.len().saturating_sub(LAST_BYTES as usize);
@@ -356,6 +410,10 @@ fn carry_out(recorder: &mut Recorder, order: Option<Order>) -> Result<bool, Reco
             recorder.gate = Some(gate);
             recorder.tail = Some(Tail::open(&paths, recorder.stored_ends, recorder.limits.log_bytes)?);
             done.send(()).ok();
+        }
+        Some(Order::CatchUp(done)) => {
+            while recorder.step()? {}
+            done.send(recorder.progress.output_bytes).ok();
         }
         Some(Order::Drain(done)) => {
             let drained = recorder.drain()?;

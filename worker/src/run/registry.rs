@@ -285,6 +285,10 @@ impl Registry {
         let _one_at_a_time = self.admission.lock().await;
         match self.get(run_id, controller_id) {
             Ok(run) => {
+                // Who hears that it was taken need not ask again, also where this process is killed just now.
+                if !run.is_finished() && !run.cancel.is_cancelled() {
+                    record::save_cancel(&run.folder)?;
+                }
                 run.cancel.cancel();
                 Ok(Some(run))
             }
@@ -364,6 +368,9 @@ impl Registry {
         self.draining.store(true, Ordering::Relaxed);
         if cancel_running {
             for run in lock(&self.runs).values().filter(|run| !run.is_finished()) {
+                if let Err(error) = record::save_cancel(&run.folder) {
+                    tracing::error!(run = %run.id, %error, "a worker that is killed now would not know of the cancel");
+                }
                 run.cancel.cancel();
             }
         }

@@ -116,6 +116,8 @@ pub trait SlotSource: Send + Sync + std::fmt::Debug {
     fn view(&self) -> Vec<SlotView>;
     /// A free one with so many GPUs, or none.
     fn take(&self, run_id: RunId, gpus: u32) -> Option<SlotLease>;
+    /// The one with this index, where it is free: for a run that has been in it since before this process started.
+    fn take_index(&self, run_id: RunId, index: u32) -> Option<SlotLease>;
     /// Whether any slot, free or not, has so many GPUs.
     fn could_ever(&self, gpus: u32) -> bool {
         self.view().iter().any(|slot| slot.gpu_uuids.len() as u64 >= u64::from(gpus))

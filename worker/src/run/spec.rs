@@ -62,6 +62,25 @@ pub struct RunLimits {
 }
 
 impl RunLimits {
+    /// Whatever a run was once given is below it.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        Self {
+            time_ms: u64::MAX,
+            grace_ms: u64::MAX,
+            memory_bytes: u64::MAX,
+            cpu_millis: u32::MAX,
+            pids: u32::MAX,
+            disk_bytes: u64::MAX,
+            shm_bytes: u64::MAX,
+            log_bytes: [u64::MAX; 3],
+            metric_points: u64::MAX,
+            artifact_bytes: u64::MAX,
+            artifact_files: u32::MAX,
+            stall_ms: u64::MAX,
+        }
+    }
+
     /// As the protocol says it.
     #[must_use]
     pub fn wire(&self) -> Limits {
@@ -153,7 +172,7 @@ pub struct Input {
 }
 
 /// A specification that was checked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CheckedSpec {
     /// A name; whether it is on the allow-list is for the images to say.
     pub image: String,

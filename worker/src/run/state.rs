@@ -16,9 +16,13 @@
 //! Happy path: Begin, SandboxReady, GateOpened, ProgramEnded, Quiet, Removed. A reason (`RecordReason`) is always on
 //! disk before the first signal goes out, so that a kill of ours is never mistaken for the program's doing.
 //! `Abandoned` is every end that is neither the program's doing nor a limit's: it leads to `lost`.
+//!
+//! A process that finds an unfinished run on its disk begins with `TakenUp`, from the last state that the run's events tell, and
+//! what it says of the run's sandbox ([`Standing`]) leads back into the same machine. It is the one event that may go back,
+//! and only where nothing of the program ever ran: then the sandbox is made again.
 
 /// Where a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// On disk, slot taken, nothing made.
     Accepted,
@@ -63,11 +67,32 @@ pub enum Reason {
     },
 }
 
+/// What a process that takes a run up finds of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Nothing of the program ever ran, whatever is there of the sandbox.
+    Unopened,
+    /// As before, and the reason to end it is on disk.
+    Unwanted,
+    /// The moment of the gate is on disk, and PID 1 has not had the order.
+    AtGate,
+    /// The program was started; PID 1 says whether it has ended.
+    Started,
+    /// As before, and the reason to end it is on disk.
+    Stopped,
+    /// The gate was opened, and the sandbox is gone; or something else than the program ended the run, and that is on disk.
+    Lost,
+    /// What its end came to is on disk; the rest of the harvest may be missing.
+    Judged,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RunEvent {
-    /// The driver took the run up.
+    /// The driver took a new run up.
     Begin,
+    /// The driver took up a run of an earlier process.
+    TakenUp(Standing),
     /// The sandbox waits at its gate.
     SandboxReady,
     /// PID 1 reported the program's start.
@@ -89,10 +114,14 @@ pub enum RunEvent {
 /// What the driver has to do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// Leave nothing of the sandbox that the record names, and count the attempt.
+    Clear,
     /// Make the sandbox that the record names.
     Prepare,
     /// Put the program in, check the limits, put the moment on disk, open the gate.
     Open,
+    /// Everything is checked and in: put the moment on disk anew, open the gate.
+    Reopen,
     /// Follow logs and limits.
     Follow,
     /// Put the reason on disk and sync it.
@@ -132,6 +161,8 @@ pub fn next(state: State, event: RunEvent) -> Result<(State, Vec<Action>), Refus
 
         (S::Accepted, E::Begin) => (S::Preparing, vec![Action::Prepare]),
         (_, E::Begin) => return Err(Refusal::Late),
+
+        (state, E::TakenUp(standing)) => taken_up(state, standing),
 
         (S::Preparing, E::SandboxReady) => (S::Starting, vec![Action::Open]),
         (S::Accepted, E::SandboxReady) => return Err(Refusal::Early),
@@ -173,7 +204,40 @@ pub fn next(state: State, event: RunEvent) -> Result<(State, Vec<Action>), Refus
     })
 }
 
+fn taken_up(state: State, standing: Standing) -> (State, Vec<Action>) {
+    let harvest = (State::Harvesting, vec![Action::Harvest, Action::Remove]);
+    match (standing, state) {
+        (Standing::Unopened, _) => (State::Preparing, vec![Action::Clear, Action::Prepare]),
+        (Standing::Unwanted, _) => (State::Harvesting, vec![Action::Remove]),
+        (Standing::Lost | Standing::Judged, _)
+        | (Standing::AtGate | Standing::Started | Standing::Stopped, State::Harvesting) => harvest,
+        (Standing::AtGate, State::Accepted | State::Preparing | State::Starting) => {
+            (State::Starting, vec![Action::Reopen])
+        }
+        (Standing::Stopped, _) => (State::Ending, vec![Action::Terminate]),
+        // Without a reason of ours it was the program's own end that was seen.
+        (Standing::AtGate | Standing::Started, State::Ending) => (State::Ending, vec![Action::Kill]),
+        (Standing::AtGate | Standing::Started, _) => (State::Running, vec![Action::Follow]),
+    }
+}
+
 impl State {
+    /// As the protocol told it; `None` for a word that is no state.
+    #[must_use]
+    pub fn of_wire(state: proto::v1::RunState) -> Option<Self> {
+        use proto::v1::RunState as W;
+        Some(match state {
+            W::Unspecified => return None,
+            W::Accepted => Self::Accepted,
+            W::Preparing => Self::Preparing,
+            W::Starting => Self::Starting,
+            W::Running => Self::Running,
+            W::Ending => Self::Ending,
+            W::Harvesting => Self::Harvesting,
+            W::Finished => Self::Finished,
+        })
+    }
+
     /// As the protocol says it.
     #[must_use]
     pub fn wire(self) -> proto::v1::RunState {
@@ -216,6 +280,40 @@ mod tests {
             RunEvent::Abandoned,
             RunEvent::Removed,
         ]
+    }
+
+    const STANDINGS: [Standing; 7] = [
+        Standing::Unopened,
+        Standing::Unwanted,
+        Standing::AtGate,
+        Standing::Started,
+        Standing::Stopped,
+        Standing::Lost,
+        Standing::Judged,
+    ];
+
+    #[test]
+    fn whatever_a_new_process_finds_leads_on_and_only_what_never_ran_goes_back() {
+        for state in STATES.into_iter().filter(|s| *s != State::Finished) {
+            assert_eq!(State::of_wire(state.wire()), Some(state));
+            for standing in STANDINGS {
+                let (to, actions) = next(state, RunEvent::TakenUp(standing)).unwrap();
+                let again = actions.contains(&Action::Prepare);
+                assert_eq!(again, standing == Standing::Unopened);
+                assert!(rank(to) >= rank(state) || again, "{state:?} {standing:?} goes back to {to:?}");
+                // Nothing is made while something may be left, and nothing is signalled whose reason is not on disk.
+                if again {
+                    assert_eq!(actions[0], Action::Clear);
+                }
+                assert!(!actions.contains(&Action::Terminate) || standing == Standing::Stopped);
+                if to == State::Harvesting {
+                    assert_eq!(actions.last(), Some(&Action::Remove));
+                }
+            }
+        }
+        for standing in STANDINGS {
+            assert_eq!(next(State::Finished, RunEvent::TakenUp(standing)), Err(Refusal::Late));
+        }
     }
 
     fn rank(state: State) -> usize {

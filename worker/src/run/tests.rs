@@ -89,9 +89,9 @@ async fn a_good_run_leaves_its_output_metrics_and_artifacts() {
         RunState::Harvesting,
     ];
     assert_eq!(states, expected);
-    let calls = lock(&house.backend.calls).clone();
+    let calls = lock(&house.backend.world.calls).clone();
     assert_eq!(calls, ["sweep", "prepare", "assign", "verify", "Start", "Kill", "evidence", "end", "remove"]);
-    let given: serde_json::Value = serde_json::from_slice(&lock(&house.backend.run_json)).unwrap();
+    let given: serde_json::Value = serde_json::from_slice(&lock(&house.backend.world.run_json)).unwrap();
     assert_eq!(
         (&given["program"], &given["params"]["lr"], &given["seed"]),
         (&"main.py".into(), &0.1.into(), &3.into())
@@ -340,7 +340,7 @@ async fn what_an_earlier_process_left_and_no_sweep_removes_holds_its_slot() {
     run.published.clone().wait_for(|p| p.gate.is_some()).await.unwrap();
     let root = tempfile::tempdir().unwrap();
     copy(house.root.path(), root.path());
-    let second = House::over(root, Script { stays: true, ..Script::exit(0) }, "boot-1").await;
+    let second = House::over(root, Script { stays: true, ..Script::exit(0) }, "boot-2").await;
     assert_eq!(lock(&second.slots.set_aside).keys().collect::<Vec<_>>(), [&run.slot]);
     assert_ne!(finish(&second, &second.spec()).await.1.slot, run.slot);
     house.registry.cancel(id, OWNER).await.unwrap();
@@ -362,11 +362,11 @@ async fn a_sandbox_that_is_gone_or_never_was_sets_nothing_aside() {
 }
 
 #[tokio::test]
-async fn finished_runs_are_there_after_a_restart_and_unfinished_ones_are_lost() {
-    for (boot, cause) in [("boot-1", LostCause::WorkerCrash), ("boot-2", LostCause::Reboot)] {
+async fn finished_runs_are_there_after_a_restart_and_those_whose_sandbox_is_gone_are_lost() {
+    for (boot, cause) in [("boot-1", LostCause::Sandbox), ("boot-2", LostCause::Reboot)] {
         let house = House::new(Script { stdout: b"one\n".to_vec(), ..Script::exit(0) }).await;
         let (done, finished) = finish(&house, &house.spec()).await;
-        *lock(&house.backend.script) =
+        *lock(&house.backend.world.script) =
             Script { stdout: b"two\n".to_vec(), ..Script::ending(Ending::Stubborn) };
         let open = RunId::new();
         let bytes = house.spec().encode_to_vec();
@@ -381,6 +381,7 @@ async fn finished_runs_are_there_after_a_restart_and_unfinished_ones_are_lost() 
         assert_eq!(again.published.borrow().finished, Some(finished));
         assert_eq!(events(&second, done).len() as u64, *again.synced.borrow());
         let lost = second.registry.get(open, OWNER).unwrap();
+        lost.wait_finished().await;
         let outcome = lost.published.borrow().finished.clone().unwrap().outcome.unwrap();
         assert_eq!((outcome.kind(), outcome.lost_cause()), (OutcomeKind::Lost, cause));
         let all = events(&second, open);
@@ -434,7 +435,7 @@ async fn packages_are_resolved_before_the_sandbox_and_told_at_the_end() {
     assert_eq!(kind(&finished), OutcomeKind::Succeeded);
     let told: Vec<_> = finished.packages.iter().map(|p| format!("{} {}", p.name, p.version)).collect();
     assert_eq!(told, ["einops 0.8.0"]);
-    let seen = lock(&house.backend.layers).clone();
+    let seen = lock(&house.backend.world.layers).clone();
     assert_eq!(seen.len(), 1);
     assert!(seen[0].target == "/packages" && seen[0].image.exists(), "{seen:?}");
     house.assert_clean();
@@ -455,7 +456,7 @@ async fn packages_that_cannot_be_had_end_the_run_before_its_sandbox() {
     assert_eq!(outcome.kind(), OutcomeKind::DependencyConflict);
     assert_eq!(outcome.message, "the packages cannot be had: a needs b<1");
     assert_eq!(outcome.traceback, "ERROR: a needs b<1\nand b==1 was asked for");
-    assert!(!lock(&house.backend.calls).contains(&"prepare".to_owned()), "a sandbox was made");
+    assert!(!lock(&house.backend.world.calls).contains(&"prepare".to_owned()), "a sandbox was made");
     house.assert_clean();
 
     for (play, cause) in [

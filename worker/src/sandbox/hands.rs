@@ -29,6 +29,8 @@ pub(crate) enum Work {
         slot_uid: u32,
         /// To allocate for stdout, stderr and metrics.
         log_bytes: [u64; 3],
+        /// The run's limit; a file system on an image has its size from the image.
+        disk_bytes: u64,
         /// Images of the layers, in the order of their numbers.
         layers: Vec<PathBuf>,
     },
@@ -66,6 +68,25 @@ pub(crate) trait Hands: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// One line: what was tried, and what came back.
     fn work(&self, id: SandboxId, folder: &Path, work: &Work) -> Result<(), String>;
+
+    /// Where what it mounts in a sandbox's folder is seen.
+    fn seen(&self, _folder: &Path) -> Seen {
+        Seen::Here
+    }
+}
+
+/// Where a sandbox's mounts are seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// In this worker's own mount namespace: an ext4 image on a loop device.
+    Here,
+    /// In that of another process: tmpfs, and the logs are files outside.
+    Held {
+        /// The process, as the host counts; 0 where there is none.
+        pid: i32,
+        /// The sandbox's folder as that process sees it.
+        root: PathBuf,
+    },
 }
 
 /// A child of this process, which is root.
@@ -100,7 +121,7 @@ mod tests {
     #[test]
     fn both_sides_name_the_arguments_in_the_same_order() {
         let work =
-            Work::Make { worker: (1, 2), slot_uid: 3, log_bytes: [4, 5, 6], layers: vec!["/blob".into()] };
+            Work::Make { worker: (1, 2), slot_uid: 3, log_bytes: [4, 5, 6], disk_bytes: 7, layers: vec!["/blob".into()] };
         let words = work.arguments(Path::new("/state/x"), &["/layers/0".into()]);
         assert_eq!(words, ["volume", "make", "/state/x", "1", "2", "3", "4", "5", "6", "/layers/0"]);
         assert_eq!(Work::Remove.arguments(Path::new("/x"), &[]), ["volume", "remove", "/x"]);
@@ -109,7 +130,7 @@ mod tests {
     #[test]
     fn what_the_program_says_comes_back_as_one_line() {
         let folder = tempfile::tempdir().unwrap();
-        let work = Work::Make { worker: (0, 0), slot_uid: 50_000, log_bytes: [0; 3], layers: Vec::new() };
+        let work = Work::Make { worker: (0, 0), slot_uid: 50_000, log_bytes: [0; 3], disk_bytes: 0, layers: Vec::new() };
         let words = OwnHands.work(SandboxId::new(), folder.path(), &work).unwrap_err();
         assert!(words.contains("cannot open") && words.contains("volume.ext4"), "{words}");
         OwnHands.work(SandboxId::new(), &folder.path().join("gone"), &Work::Remove).unwrap();

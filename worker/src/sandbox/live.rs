@@ -32,6 +32,8 @@ const ORDER_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LIMIT: Duration = Duration::from_millis(300);
 /// An engine itself waits 12 s for the exit.
 const HARD_KILL_LIMIT: Duration = Duration::from_secs(15);
+/// What is in the pipes of a sandbox after its program's end is some megabytes at most.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a backend does to a sandbox that it made.
@@ -121,6 +123,18 @@ impl Live {
             if let Ok(answer) = tokio::time::timeout(REPEAT.min(left), wait).await {
                 return answer.is_ok();
             }
+        }
+    }
+
+    /// Where the logs come through pipes: until all of it is in the files, which is when the last writer is gone.
+    async fn drained(&self) {
+        if self.volume.holder().is_none() {
+            return;
+        }
+        let mut seen = self.reports.subscribe();
+        let wait = seen.wait_for(|now| now.drained || now.gone.is_some() || !now.started);
+        if tokio::time::timeout(DRAIN_LIMIT, wait).await.is_err() {
+            tracing::warn!(sandbox = %self.class.id, "the logs were not read to their end in time");
         }
     }
 
@@ -223,7 +237,11 @@ impl Sandbox for Live {
 
     async fn order(&self, order: Order) -> Result<(), SandboxError> {
         let done: fn(&Reports) -> bool = match order {
-            Order::Kill => return self.kill().await,
+            Order::Kill => {
+                self.kill().await?;
+                self.drained().await;
+                return Ok(());
+            }
             Order::Start => |now| now.started,
             // What has ended cannot be asked to.
             Order::Terminate => |now| now.terminating || now.ended.is_some() || now.killed,

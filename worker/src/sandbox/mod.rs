@@ -147,6 +147,8 @@ pub struct Reports {
     pub shm_full: bool,
     /// Everything but PID 1 is gone.
     pub killed: bool,
+    /// Nobody is left who could write to the logs, and what was written is in them. Only where they come through pipes.
+    pub drained: bool,
     /// The sandbox itself is gone, and what the engine said of it (exit code of PID 1, engine error). Where
     /// PID 1 has reported `ended`, this means nothing for the outcome.
     pub gone: Option<Gone>,

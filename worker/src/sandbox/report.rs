@@ -50,6 +50,7 @@ pub fn read(log: &[u8]) -> Log {
             "backstop" => read.reports.backstop = true,
             "shm_full" => read.reports.shm_full = true,
             "killed" => read.reports.killed = true,
+            "drained" => read.reports.drained = true,
             "ended" => {
                 read.reports.ended.get_or_insert(ProgramEnd {
                     exit_code: line.exit,
@@ -82,6 +83,7 @@ pub fn grow(known: &mut Reports, new: &Reports) -> bool {
     known.backstop |= new.backstop;
     known.shm_full |= new.shm_full;
     known.killed |= new.killed;
+    known.drained |= new.drained;
     known.ended = known.ended.take().or_else(|| new.ended.clone());
     known.gone = known.gone.take().or_else(|| new.gone.clone());
     before != *known

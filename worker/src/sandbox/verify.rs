@@ -29,7 +29,7 @@ pub(crate) fn verify(
     cgroup: &Cgroup,
     volume: &Volume,
 ) -> Result<(), SandboxError> {
-    limits(class, cgroup)
+    limits(class, cgroup, volume)
         .and_then(|()| privileges(pid))
         .and_then(|()| mounts(class, pid, volume))
         .and_then(|()| shared_memory(class, pid))
@@ -38,7 +38,7 @@ pub(crate) fn verify(
         .map_err(|(rule, detail)| SandboxError::NotInForce { id: class.id, rule, detail })
 }
 
-fn limits(class: &SandboxClass, cgroup: &Cgroup) -> Finding {
+fn limits(class: &SandboxClass, cgroup: &Cgroup, volume: &Volume) -> Finding {
     let found = cgroup.limits().map_err(|e| ("memory", e.to_string()))?;
     let wanted = &class.limits;
     // The kernel counts memory in pages.
@@ -48,6 +48,8 @@ fn limits(class: &SandboxClass, cgroup: &Cgroup) -> Finding {
     same("processes", Some(u64::from(wanted.pids)), found.pids)?;
     same("cpu", Some(u64::from(wanted.cpu_millis)), found.cpu_millis)?;
     match &class.slot.cpuset {
+        // systemd gives no set of CPUs to a user's services unless it is told to: `describe` says so, and the quota holds.
+        Some(_) if found.cpuset.is_empty() && volume.holder().is_some() => Ok(()),
         Some(set) => same("cpu", cpu_list(set), cpu_list(&found.cpuset)),
         None => Ok(()),
     }
@@ -90,6 +92,11 @@ fn privileges(pid: i32) -> Finding {
 
 fn mounts(class: &SandboxClass, pid: i32, volume: &Volume) -> Finding {
     let fail = |e: io::Error| ("files", e.to_string());
+    if volume.holder().is_some() {
+        let inside = loops::mounts_of(&pid.to_string()).map_err(fail)?;
+        check_mounts(&inside, HELD)?;
+        return held(class, pid, &inside, volume);
+    }
     let host = loops::mounts_of("self").map_err(fail)?;
     let device_at = |place: PathBuf| {
         let device = host.iter().find(|m| m.target == place).map(|m| m.source.clone());
@@ -100,7 +107,7 @@ fn mounts(class: &SandboxClass, pid: i32, volume: &Volume) -> Finding {
         Err(("disk", format!("{} is on {device}, not on a loop device", place.display())))
     };
     let inside = loops::mounts_of(&pid.to_string()).map_err(fail)?;
-    check_mounts(&inside, &device_at(volume.path())?)?;
+    check_mounts(&inside, Source { name: &device_at(volume.path())?, kind: "ext4" })?;
     for (number, layer) in class.layers.iter().enumerate() {
         check_layer(&inside, layer, &device_at(volume.layer(number))?)?;
     }
@@ -119,7 +126,41 @@ fn check_layer(inside: &[MountLine], layer: &Layer, device: &str) -> Finding {
     Ok(())
 }
 
-fn check_mounts(inside: &[MountLine], device: &str) -> Finding {
+/// What a volume is mounted from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    name: &'a str,
+    kind: &'a str,
+}
+
+/// As `sandbox-init/hold.rs` mounts it.
+const HELD: Source<'_> = Source { name: "sandbox", kind: "tmpfs" };
+
+/// A name says little of a tmpfs: that what is inside is what this worker sees is told by the kernel's own numbers, and
+/// its size by the mount.
+fn held(class: &SandboxClass, pid: i32, inside: &[MountLine], volume: &Volume) -> Finding {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let numbers = |path: PathBuf| match rustix::fs::stat(&path) {
+        Ok(found) => Ok((found.st_dev, found.st_ino)),
+        Err(e) => Err(("disk", format!("{}: {e}", path.display()))),
+    };
+    for (name, target, _) in BINDS {
+        let wanted = numbers(volume.path().join(name))?;
+        let found = numbers(root.join(target.trim_start_matches('/')))?;
+        if wanted != found {
+            return Err(("disk", format!("{target} is not on the sandbox's volume")));
+        }
+    }
+    let size = |target: &str| {
+        let mount = inside.iter().rev().find(|m| m.target == Path::new(target));
+        mount.and_then(|m| tmpfs_size(&m.of_system))
+    };
+    let wanted = Some(class.limits.disk_bytes.div_ceil(PAGE) * PAGE);
+    same("disk", wanted, size("/work"))?;
+    same("disk", wanted, size("/tmp"))
+}
+
+fn check_mounts(inside: &[MountLine], source: Source<'_>) -> Finding {
     // The last one at a place is the one that is seen.
     let at = |target: &str| {
         let mount = inside.iter().rev().find(|m| m.target == Path::new(target));
@@ -132,7 +173,8 @@ fn check_mounts(inside: &[MountLine], device: &str) -> Finding {
     let program = ("init/sandbox-init", INIT_PATH, true);
     for (name, target, read_only) in BINDS.into_iter().chain([program]) {
         let mount = at(target)?;
-        if mount.source != device || mount.root != PathBuf::from("/").join(name) || mount.kind != "ext4" {
+        let same = mount.source == source.name && mount.kind == source.kind;
+        if !same || mount.root != PathBuf::from("/").join(name) {
             return Err(("disk", format!("{target} is {} of {}", mount.root.display(), mount.source)));
         }
         // Older runtimes lose the other options of a bind that they make read-only; nothing on it is setuid.
@@ -242,6 +284,10 @@ mod tests {
         }
     }
 
+    fn loop3() -> Source<'static> {
+        Source { name: "/dev/loop3", kind: "ext4" }
+    }
+
     fn good() -> Vec<MountLine> {
         vec![
             mount("/", "/", "ro,relatime"),
@@ -255,20 +301,20 @@ mod tests {
 
     #[test]
     fn a_wall_that_is_missing_is_named() {
-        assert_eq!(check_mounts(&good(), "/dev/loop3"), Ok(()));
+        assert_eq!(check_mounts(&good(), loop3()), Ok(()));
         let with = |at: usize, line: MountLine| {
             let mut lines = good();
             lines[at] = line;
-            check_mounts(&lines, "/dev/loop3").unwrap_err()
+            check_mounts(&lines, loop3()).unwrap_err()
         };
         assert!(with(0, mount("/", "/", "rw")).1.contains("root"));
         assert!(with(4, mount("/in", "/in", "rw,nosuid,nodev")).1.contains("/in is not mounted ro"));
         assert!(with(1, mount("/work", "/work", "rw,nodev")).1.contains("nosuid"));
         assert_eq!(with(1, mount("/work", "/other", "rw,nosuid,nodev")).0, "disk");
-        assert!(check_mounts(&good(), "/dev/loop4").is_err());
+        assert!(check_mounts(&good(), Source { name: "/dev/loop4", kind: "ext4" }).is_err());
         let mut over = good();
         over.push(mount("/work", "/elsewhere", "rw,nosuid,nodev"));
-        assert!(check_mounts(&over, "/dev/loop3").is_err(), "what is mounted over it counts");
+        assert!(check_mounts(&over, loop3()).is_err(), "what is mounted over it counts");
     }
 
     #[test]

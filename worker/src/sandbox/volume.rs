@@ -9,6 +9,10 @@
 //! What needs root is done by [`Hands`], once to make and once to remove (`sandbox-init/volume.rs` has the owners and
 //! modes). All else is this worker's own doing, as whatever user it is: the image, `in/`, the ballast, the folders.
 //!
+//! Where the worker has no hand with root's rights, as without an engine for a plain user, the volume is a tmpfs that
+//! another process holds (`native/holder.rs`): exactly as large, charged to the run's memory, and seen through that process.
+//! The logs are then plain files in the sandbox's folder, written from outside (`sandbox-init/pump.rs`).
+//!
 //! Everything here blocks: call it off the event loop. Nothing here writes below the volume once the gate is open.
 
 use std::{
@@ -27,7 +31,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::{
     SandboxClass, SandboxError, SandboxId, SandboxLimits, StreamPaths,
-    hands::{Hands, OwnHands, Work},
+    hands::{Hands, OwnHands, Seen, Work},
     init, loops,
 };
 
@@ -39,6 +43,8 @@ const BYTES_PER_INODE: u64 = 16 << 10;
 const FULL_BELOW_BYTES: u64 = 256 << 10;
 // These names are also in `sandbox-init/volume.rs`.
 const MOUNT_POINT: &str = "volume";
+/// What a held volume has for `work/` and `tmp/`; also in `sandbox-init/hold.rs`.
+const DISK: &str = "disk";
 /// The same file system, on which no link is followed and nothing runs: artifacts are read through it.
 const VIEW: &str = "view";
 const IMAGE: &str = "volume.ext4";
@@ -82,9 +88,30 @@ impl Volume {
         Self { id, folder: sandboxes_dir.join(id.to_string()), hands, free_at_start: AtomicU64::new(0) }
     }
 
-    /// Where it is mounted.
+    /// Where this worker sees it.
     pub(crate) fn path(&self) -> PathBuf {
+        self.base().join(MOUNT_POINT)
+    }
+
+    /// Where it is mounted, in the mount namespace in which a sandbox is built.
+    pub(crate) fn mounted_at(&self) -> PathBuf {
         self.folder.join(MOUNT_POINT)
+    }
+
+    /// The process that holds it, where it is not mounted here; 0 is one that is gone.
+    pub(crate) fn holder(&self) -> Option<i32> {
+        match self.hands.seen(&self.folder) {
+            Seen::Here => None,
+            Seen::Held { pid, .. } => Some(pid),
+        }
+    }
+
+    /// The sandbox's folder, where its mounts are seen.
+    fn base(&self) -> PathBuf {
+        match self.hands.seen(&self.folder) {
+            Seen::Here => self.folder.clone(),
+            Seen::Held { root, .. } => root,
+        }
     }
 
     /// Where the layer of this number is mounted.
@@ -94,7 +121,7 @@ impl Volume {
 
     /// What the program made, through a mount that follows no link, opens no device and runs nothing.
     pub(crate) fn artifacts(&self) -> PathBuf {
-        self.folder.join(VIEW).join("work").join("artifacts")
+        self.base().join(VIEW).join("work").join("artifacts")
     }
 
     /// The names that a program may use, on the volume for the same reason as PID 1's program.
@@ -108,7 +135,11 @@ impl Volume {
     }
 
     pub(crate) fn streams(&self) -> StreamPaths {
-        let logs = self.path().join("logs");
+        let logs = match self.holder() {
+            None => self.path().join("logs"),
+            // Never where a sandbox could see them.
+            Some(_) => self.folder.clone(),
+        };
         let [stdout, stderr, metrics] = STREAMS.map(|name| logs.join(name));
         StreamPaths { stdout, stderr, metrics }
     }
@@ -119,10 +150,57 @@ impl Volume {
     /// Says what was tried. Something may be left: call [`Volume::remove`].
     pub(crate) fn create(&self, class: &SandboxClass) -> Result<(), SandboxError> {
         let limits = &class.limits;
+        let held = self.holder().is_some();
         let layers = (0..class.layers.len()).map(|number| self.layer(number));
-        for path in [self.folder.clone(), self.path(), self.folder.join(VIEW)].into_iter().chain(layers) {
+        for path in [self.folder.clone(), self.mounted_at(), self.folder.join(VIEW)].into_iter().chain(layers) {
             DirBuilder::new().mode(0o700).create(&path).map_err(|e| self.io("create", &path, &e))?;
         }
+        if held {
+            let disk = self.folder.join(DISK);
+            DirBuilder::new().mode(0o700).create(&disk).map_err(|e| self.io("create", &disk, &e))?;
+            self.logs(limits)?;
+        } else {
+            self.image(limits)?;
+        }
+        let work = Work::Make {
+            worker: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            slot_uid: class.slot.uid,
+            log_bytes: limits.log_bytes,
+            disk_bytes: limits.disk_bytes,
+            layers: class.layers.iter().map(|layer| layer.image.clone()).collect(),
+        };
+        self.hands.work(self.id, &self.folder, &work).map_err(|words| self.words(words))?;
+        if held {
+            let within = self.path().join("in");
+            return fs::metadata(&within).map(drop).map_err(|e| self.io("see", &within, &e));
+        }
+        let mounted = self.mounted()?;
+        match [self.path(), self.folder.join(VIEW)].iter().find(|place| !mounted.contains(place)) {
+            None => Ok(()),
+            // A helper's mount did not come out of its container.
+            Some(place) => Err(self.error(
+                format!("{} was mounted where this worker cannot see it: {NOT_SEEN}", place.display()),
+                false,
+            )),
+        }
+    }
+
+    /// The files that a held volume's pipes go to, with their limit allocated.
+    fn logs(&self, limits: &SandboxLimits) -> Result<(), SandboxError> {
+        let StreamPaths { stdout, stderr, metrics } = self.streams();
+        for (path, bytes) in [stdout, stderr, metrics].iter().zip(limits.log_bytes) {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            let file = file.map_err(|e| self.io("create", path, &e))?;
+            if bytes > 0 {
+                fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes)
+                    .map_err(|e| self.io("allocate", path, &e.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file system's image, made and empty.
+    fn image(&self, limits: &SandboxLimits) -> Result<(), SandboxError> {
         let image = self.folder.join(IMAGE);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&image);
         file.and_then(|f| f.set_len(image_bytes(limits))).map_err(|e| self.io("create", &image, &e))?;
@@ -133,23 +211,7 @@ impl Volume {
             ["-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"];
         let mut arguments: Vec<&OsStr> = options.iter().chain(&features).map(OsStr::new).collect();
         arguments.push(image.as_os_str());
-        loops::run_tool("mkfs.ext4", "e2fsprogs", &arguments).map_err(|words| self.words(words))?;
-        let work = Work::Make {
-            worker: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-            slot_uid: class.slot.uid,
-            log_bytes: limits.log_bytes,
-            layers: class.layers.iter().map(|layer| layer.image.clone()).collect(),
-        };
-        self.hands.work(self.id, &self.folder, &work).map_err(|words| self.words(words))?;
-        let mounted = self.mounted()?;
-        match [self.path(), self.folder.join(VIEW)].iter().find(|place| !mounted.contains(place)) {
-            None => Ok(()),
-            // A helper's mount did not come out of its container.
-            Some(place) => Err(self.error(
-                format!("{} was mounted where this worker cannot see it: {NOT_SEEN}", place.display()),
-                false,
-            )),
-        }
+        loops::run_tool("mkfs.ext4", "e2fsprogs", &arguments).map_err(|words| self.words(words))
     }
 
     /// Writes `in/`: a file for each `(path, bytes or a file of the host)`, and PID 1's settings, which the program may
@@ -193,7 +255,9 @@ impl Volume {
     fn set_aside(&self, disk_bytes: u64) -> Result<(), SandboxError> {
         let path = self.path().join(BALLAST);
         let free = self.free()?;
-        if let Some(beyond) = free.checked_sub(disk_bytes).filter(|beyond| *beyond > 0) {
+        // A held one has the limit's own size.
+        let beyond = free.checked_sub(disk_bytes).filter(|beyond| *beyond > 0 && self.holder().is_none());
+        if let Some(beyond) = beyond {
             let file = self.ready_made(&path)?;
             fallocate(&file, FallocateFlags::empty(), 0, beyond)
                 .map_err(|e| self.io("allocate", &path, &e.into()))?;
@@ -219,7 +283,7 @@ impl Volume {
     /// # Errors
     /// Where it is not there.
     pub(crate) fn fill_now(&self) -> Result<Fill, SandboxError> {
-        let path = self.path();
+        let path = self.measured();
         let stat = statvfs(&path).map_err(|e| self.io("look at", &path, &e.into()))?;
         let free = stat.f_bavail * stat.f_frsize;
         let used_bytes = self.free_at_start.load(Ordering::Relaxed).saturating_sub(free);
@@ -232,7 +296,7 @@ impl Volume {
     /// What is still there.
     pub(crate) fn remove(&self) -> Result<(), SandboxError> {
         // A helper costs a second: none for a volume that was never mounted.
-        if !self.mounted()?.is_empty() || self.is_held() {
+        if self.holder().is_some() || !self.mounted()?.is_empty() || self.has_loop() {
             self.hands.work(self.id, &self.folder, &Work::Remove).map_err(|words| self.words(words))?;
         }
         if let Some(place) = self.mounted()?.first() {
@@ -258,14 +322,22 @@ impl Volume {
     }
 
     /// Whether a loop device holds its image.
-    fn is_held(&self) -> bool {
+    fn has_loop(&self) -> bool {
         let image = Path::new(&self.id.to_string()).join(IMAGE);
         // One that was opened in a container that is gone has only the end of its path.
         loops::loop_devices().iter().any(|device| device.backing.ends_with(&image))
     }
 
+    /// Where the disk limit is the size of the file system.
+    fn measured(&self) -> PathBuf {
+        match self.holder() {
+            None => self.path(),
+            Some(_) => self.base().join(DISK),
+        }
+    }
+
     fn free(&self) -> Result<u64, SandboxError> {
-        let path = self.path();
+        let path = self.measured();
         let stat = statvfs(&path).map_err(|e| self.io("look at", &path, &e.into()))?;
         Ok(stat.f_bavail * stat.f_frsize)
     }

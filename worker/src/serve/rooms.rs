@@ -204,11 +204,24 @@ impl SlotSource for RealSlots {
     }
 
     fn take(&self, run_id: RunId, gpus: u32) -> Option<SlotLease> {
-        let guard = self.slots.take(device::SlotRequest { gpus })?;
+        Some(self.lease(run_id, self.slots.take(device::SlotRequest { gpus })?))
+    }
+
+    fn take_index(&self, run_id: RunId, index: u32) -> Option<SlotLease> {
+        Some(self.lease(run_id, self.slots.take_index(index)?))
+    }
+
+    fn set_aside(&self, index: u32, why: &str) {
+        self.slots.quarantine(index, why);
+    }
+}
+
+impl RealSlots {
+    fn lease(&self, run_id: RunId, guard: device::SlotGuard) -> SlotLease {
         let info = guard.info().clone();
         self.holders.lock().unwrap_or_else(PoisonError::into_inner).insert(info.index, run_id);
         let cpus = info.cpus.to_string();
-        Some(SlotLease {
+        SlotLease {
             grant: SlotGrant {
                 index: info.index,
                 uid: info.uid,
@@ -218,11 +231,7 @@ impl SlotSource for RealSlots {
             cpu_millis: info.cpu_millis,
             memory_bytes: info.memory_bytes,
             guard: Box::new(RealGuard { _guard: guard }),
-        })
-    }
-
-    fn set_aside(&self, index: u32, why: &str) {
-        self.slots.quarantine(index, why);
+        }
     }
 }
 

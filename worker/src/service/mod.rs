@@ -187,7 +187,7 @@ impl WorkerService for Service {
         // In a task of its own: a connection that drops halfway through an admission drops nothing.
         let registry = Arc::clone(&self.registry);
         let admission = async move { registry.start(id, &owner, &request.spec).await };
-        let started = span.in_scope(|| kit::task::spawn("start run", admission));
+        let started = kit::task::spawn("start run", admission.instrument(span));
         let run = started.await.ok().flatten().ok_or(CallError::Stopping)?.map_err(CallError::from)?;
         Ok(Response::new(StartRunResponse { run: Some(run.wire(self.now())) }))
     }

@@ -14,6 +14,7 @@ unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn fork() -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn setsid() -> c_int;
     fn setuid(uid: c_uint) -> c_int;
     fn getuid() -> c_uint;
@@ -37,6 +38,12 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("speak") => speak(),
         Some("exit") => process::exit(number(2)),
+        Some("count") => {
+            for line in 0..number(2) {
+                println!("line {line:05}");
+                thread::sleep(Duration::from_millis(number(3) as u64));
+            }
+        }
         Some("signal") => {
             // Rust's runtime has a handler of its own for SIGSEGV.
             unsafe { signal(number(2), SIG_DFL) };
@@ -51,7 +58,8 @@ fn main() {
             if unsafe { fork() } == 0 {
                 take_memory();
             }
-            thread::sleep(Duration::from_millis(1500));
+            // However slow the machine is.
+            unsafe { waitpid(-1, std::ptr::null_mut(), 0) };
         }
         Some("disk") => fill("/work/big"),
         Some("shm") => fill("/dev/shm/big"),

@@ -19,6 +19,7 @@ use tonic::Status;
 use worker::sandbox::{
     Backend as _,
     docker::{DockerBackend, DockerOptions},
+    native::{NativeBackend, NativeOptions},
 };
 
 pub use crate::connect::Client;
@@ -41,10 +42,44 @@ impl WorkerProcess {
 
     pub async fn start_with(docker_host: Option<String>) -> Self {
         let folder = std::env::temp_dir().join(format!("scratch-{}", new_uuid()));
-        let child = spawn(&folder, docker_host.as_deref());
+        let child = spawn(&folder, docker_host.as_deref(), None);
         let process = Self { child, folder, docker_host };
         process.client().await;
         process
+    }
+
+    /// SIGTERM, and its own end.
+    pub fn stop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// A new process on the same folder, which stops itself once at a point (`kit::halt`).
+    pub async fn restart_halting(&mut self, point: &str) -> Client {
+        fs::create_dir_all(self.folder.join("halts")).unwrap();
+        let halt = format!("{}:{point}", self.folder.join("halts").display());
+        self.child = spawn(&self.folder, self.docker_host.as_deref(), Some(&halt));
+        self.client().await
+    }
+
+    /// Waits until it has stopped itself there.
+    pub async fn halted(&self, point: &str) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        for _ in 0..1800 {
+            let stopped = fs::read_to_string(&stat).is_ok_and(|text| text.contains(") T "));
+            if stopped && self.folder.join("halts").join(point).exists() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{point} was never passed");
+    }
+
+    /// What is on disk of runs.
+    pub fn runs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.join("runs")).unwrap().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// SIGKILL, as the kernel or a person would do it.
@@ -55,7 +90,7 @@ impl WorkerProcess {
 
     /// A new process on the same folder.
     pub async fn restart(&mut self) -> Client {
-        self.child = spawn(&self.folder, self.docker_host.as_deref());
+        self.child = spawn(&self.folder, self.docker_host.as_deref(), None);
         self.client().await
     }
 
@@ -66,8 +101,13 @@ impl WorkerProcess {
 
     /// With the image prepared that the programs of these tests run in.
     pub async fn ready(&self) -> Client {
+        self.ready_on("").await
+    }
+
+    /// As [`WorkerProcess::ready`], on one of its backends.
+    pub async fn ready_on(&self, backend: &str) -> Client {
         let mut client = self.client().await;
-        let request = PrepareImageRequest { name: "lite".into(), backend: String::new() };
+        let request = PrepareImageRequest { name: "lite".into(), backend: backend.into() };
         let mut steps = client.prepare_image(request).await.unwrap().into_inner();
         while steps.message().await.unwrap().is_some() {}
         client
@@ -89,8 +129,10 @@ impl WorkerProcess {
                 traces.push(format!("{:?} holds {backing}", device.file_name()));
             }
         }
-        let sandboxes = fs::read_dir(self.folder.join("sandboxes"));
-        traces.extend(sandboxes.into_iter().flatten().flatten().map(|entry| format!("{:?}", entry.path())));
+        for folder in ["sandboxes", "sandboxes-native"] {
+            let sandboxes = fs::read_dir(self.folder.join(folder));
+            traces.extend(sandboxes.into_iter().flatten().flatten().map(|entry| format!("{:?}", entry.path())));
+        }
         traces
     }
 
@@ -105,10 +147,13 @@ impl WorkerProcess {
     }
 }
 
-fn spawn(folder: &Path, docker_host: Option<&str>) -> Child {
+fn spawn(folder: &Path, docker_host: Option<&str>, halt: Option<&str>) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_autoresearch-worker"));
     command.args(["serve", "--log", "error", "--data-dir"]).arg(folder);
     command.env("AUTORESEARCH_WORKER_SLOTS", "1").stdin(Stdio::null());
+    if let Some(halt) = halt {
+        command.env(kit::halt::VARIABLE, halt);
+    }
     if let Some(host) = docker_host {
         command.args(["--docker-host", host]);
     }
@@ -130,7 +175,14 @@ impl Drop for WorkerProcess {
                 runtime: None,
                 clock: SystemClock::shared(),
             };
+            let native = NativeOptions {
+                worker_id: options.worker_id.clone(),
+                sandboxes_dir: folder.join("sandboxes-native"),
+                rootfs_dir: folder.join("rootfs"),
+                clock: SystemClock::shared(),
+            };
             runtime.block_on(async move {
+                NativeBackend::new(native).sweep(&BTreeSet::new()).await.ok();
                 if let Ok(backend) = DockerBackend::connect(options).await {
                     backend.sweep(&BTreeSet::new()).await.ok();
                 }

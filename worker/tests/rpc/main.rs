@@ -6,6 +6,7 @@
 #[path = "../shared/connect.rs"]
 mod connect;
 mod fixture;
+mod killed;
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use fixture::{OWNER, WorkerProcess, backends, reason, request, spec, start, watc
 use kit::{digest::Digest, id::new_uuid};
 use prost::Message as _;
 use proto::v1::{
-    CancelRunRequest, Event, GetRunRequest, InputRole, LostCause, OutcomeKind, ReadArtifactRequest,
+    CancelRunRequest, Event, GetRunRequest, InputRole, OutcomeKind, ReadArtifactRequest,
     ReleaseRunRequest, RunSpec, RunState, StartRunRequest, Stream, WatchRunRequest, event::Kind,
 };
 use tonic::{Code, Status};
@@ -278,33 +279,6 @@ async fn what_cannot_be_started_says_which_field_what_is_missing_or_when_to_come
     // An id that nobody has started.
     let status = client.get_run(get(&new_uuid().to_string(), OWNER)).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "NO_SUCH_RUN"));
-    assert_eq!(worker.traces(), Vec::<String>::new());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_of_a_worker_that_was_killed_is_lost_and_nothing_of_it_is_left() {
-    let mut worker = WorkerProcess::start().await;
-    let mut client = worker.ready().await;
-    let run_id = start(&mut client, SLEEPER).await;
-    let before = watch(&mut client, &run_id, 0, speaks).await;
-
-    worker.kill();
-    assert_eq!(worker.containers().len(), 1, "a sandbox does not die with its worker");
-    let mut client = worker.restart().await;
-    assert_eq!(worker.traces(), Vec::<String>::new());
-    let (events, finished) = watch_to_end(&mut client, &run_id, 0).await;
-    let outcome = finished.outcome.unwrap();
-    assert_eq!((outcome.kind(), outcome.lost_cause()), (OutcomeKind::Lost, LostCause::WorkerCrash));
-    assert!(!outcome.message.is_empty());
-    // What a watcher has seen is what the next process tells.
-    assert_eq!(events[..before.len()], before[..]);
-    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, (1..=finished.last_sequence).collect::<Vec<_>>());
-
-    // The slot is free again.
-    let run_id = start(&mut client, "print('again')").await;
-    let (_, finished) = watch_to_end(&mut client, &run_id, 0).await;
-    assert_eq!(finished.outcome.unwrap().kind(), OutcomeKind::Succeeded);
     assert_eq!(worker.traces(), Vec::<String>::new());
 }
 

@@ -101,7 +101,8 @@ impl Fixture {
 
     /// With a worker's id that somebody else chose.
     pub async fn of_worker(on: On, worker_id: String) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "these tests mount volumes: run them as root");
+        let root = nix::unistd::geteuid().is_root();
+        assert!(root || on == On::Native, "these tests mount volumes: run them as root");
         let folder = std::env::temp_dir().join(&worker_id);
         let maker = Maker::new(on, &worker_id, &folder).await;
         let image = match &maker {
@@ -187,12 +188,18 @@ impl Fixture {
             }
             // It was there first.
             Maker::Native(_) => {
-                let place = format!("autoresearch-{}/{id}/run/cgroup.procs", self.worker_id);
-                let lists = ["pids", ""].map(|root| Path::new("/sys/fs/cgroup").join(root).join(&place));
-                let list = lists.iter().find_map(|list| fs::read_to_string(list).ok()).unwrap();
+                let list = self.native_cgroup(id).join("run/cgroup.procs");
+                let list = fs::read_to_string(list).unwrap();
                 list.lines().map(|line| line.parse().unwrap()).min().unwrap()
             }
         }
+    }
+
+    /// The folder of a sandbox without an engine that has its processes.
+    pub fn native_cgroup(&self, id: SandboxId) -> PathBuf {
+        let place = format!("autoresearch-{}/{id}", self.worker_id);
+        let mut roots = bases().into_iter().map(|root| root.join(&place));
+        roots.find(|folder| folder.join("run/cgroup.procs").exists()).unwrap()
     }
 
     /// The folders of a sandbox's cgroup, under every controller that has one.
@@ -256,8 +263,9 @@ impl Drop for Fixture {
 /// A sandbox's cgroups under every hierarchy, and the folder that holds them, as one line each.
 fn cgroups_of(worker_id: &str) -> Vec<String> {
     let roots = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|root| root.path());
+    let roots: std::collections::BTreeSet<PathBuf> = roots.chain(bases()).collect();
     let mut found = Vec::new();
-    for parent in roots.map(|root| root.join(format!("autoresearch-{worker_id}"))).filter(|p| p.exists()) {
+    for parent in roots.into_iter().map(|root| root.join(format!("autoresearch-{worker_id}"))).filter(|p| p.exists()) {
         let sandboxes = fs::read_dir(&parent).unwrap().flatten().filter(|entry| entry.path().is_dir());
         let before = found.len();
         found.extend(sandboxes.map(|entry| entry.path().display().to_string()));
@@ -268,7 +276,16 @@ fn cgroups_of(worker_id: &str) -> Vec<String> {
     found
 }
 
-/// Launchers, which have the worker's folder in their names.
+/// Where a worker without an engine makes its cgroups: under version 1 a controller's root, else its own or those above.
+fn bases() -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let own = Path::new("/sys/fs/cgroup").join(own);
+    let above = own.ancestors().take(2).map(Path::to_owned);
+    [PathBuf::from("/sys/fs/cgroup/pids")].into_iter().chain(above).collect()
+}
+
+/// Launchers and holders, which have the worker's folder in their names.
 fn processes_of(worker_id: &str) -> Vec<String> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let lines = all.filter_map(|entry| {

@@ -80,8 +80,8 @@ async fn a_launcher_that_is_killed_takes_nothing_with_it() {
     let fixture = Fixture::new(On::Native).await;
     let sandbox = fixture.start(&["polite"]).await;
     said(&sandbox.streams().stdout, "polite").await;
-    let place = format!("/sys/fs/cgroup/pids/autoresearch-{}/{}/supervisor", fixture.worker_id, sandbox.id());
-    let launcher = std::fs::read_to_string(format!("{place}/cgroup.procs")).unwrap();
+    let place = fixture.native_cgroup(sandbox.id()).join("supervisor/cgroup.procs");
+    let launcher = std::fs::read_to_string(place).unwrap();
     let launcher = nix::unistd::Pid::from_raw(launcher.trim().parse().unwrap());
     nix::sys::signal::kill(launcher, nix::sys::signal::Signal::SIGKILL).unwrap();
     sandbox.order(Order::Terminate).await.unwrap();

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on says so by ending"
 )]
 
+mod adopt;
 mod fixture;
 mod launcher;
 
@@ -59,7 +60,19 @@ on_each_backend! {
     after_a_crash_a_sweep_removes_what_nobody_owns_and_keeps_the_rest,
     a_sweep_finds_a_volume_without_a_container_and_a_folder_without_a_volume,
     the_backend_says_what_it_enforces,
+    a_running_sandbox_is_taken_up_and_nothing_of_its_output_is_missing,
+    what_ended_while_nobody_was_there_is_told_as_it_was,
+    what_is_half_made_or_half_removed_is_taken_up_and_removed,
+    a_sandbox_that_was_never_made_is_none,
+    a_gate_that_is_shut_is_opened_by_the_next_worker,
 }
+
+use adopt::{
+    a_gate_that_is_shut_is_opened_by_the_next_worker,
+    a_running_sandbox_is_taken_up_and_nothing_of_its_output_is_missing,
+    a_sandbox_that_was_never_made_is_none, what_ended_while_nobody_was_there_is_told_as_it_was,
+    what_is_half_made_or_half_removed_is_taken_up_and_removed,
+};
 
 async fn a_program_runs_and_nothing_of_it_is_left(on: On) {
     let fixture = Fixture::new(on).await;
@@ -155,7 +168,10 @@ async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed(on
     let end = ended(&sandbox).await;
     assert_eq!((end.exit_code, end.signal), (Some(137), None));
     let told = fs::read_to_string(sandbox.streams().stdout).unwrap();
-    let allowed: Vec<&str> = told.lines().filter(|line| line.ends_with(" allowed")).collect();
+    // For a plain user its output is a pipe, to which that flag is nothing.
+    let harmless = |line: &&str| !nix::unistd::geteuid().is_root() && *line == "append off allowed";
+    let allowed: Vec<&str> =
+        told.lines().filter(|line| line.ends_with(" allowed")).filter(|line| !harmless(line)).collect();
     assert_eq!(allowed, Vec::<&str>::new());
     assert!(told.lines().filter(|line| line.contains(" refused ")).count() > 90, "{told}");
     let evidence = finish(&sandbox).await;
@@ -427,7 +443,9 @@ async fn the_backend_says_what_it_enforces(on: On) {
     // The tests before this one have seen these hold.
     for name in ["identity", "seccomp", "files", "network", "memory", "processes", "disk", "time"] {
         let rule = info.rules.iter().find(|rule| rule.name == name).unwrap();
-        assert_eq!(rule.enforcement, Enforcement::Enforced, "{rule:?}");
+        let weaker = name == "disk" && !nix::unistd::geteuid().is_root();
+        let expected = if weaker { Enforcement::Weaker } else { Enforcement::Enforced };
+        assert_eq!(rule.enforcement, expected, "{rule:?}");
     }
     for rule in info.rules.iter().filter(|rule| rule.enforcement == Enforcement::Enforced) {
         assert!(!rule.detail.is_empty() && rule.remedy.is_empty(), "{rule:?}");

@@ -82,7 +82,7 @@ impl Executor {
             spec: self.journal.spec(row.id).await?.into(),
         };
         // It is asked for before it is placed: the kill may have come between the worker's answer and our noting it.
-        match self.lab.end(start.clone(), &mut sink, stop).await {
+        match self.lab.end(start.clone(), row.worker_id.as_deref(), &mut sink, stop).await {
             Ok(RunEnd::Lost { .. }) if row.worker_id.is_none() && row.state != RunState::Finished => {
                 Ok(self.lab.run(start, &mut sink, stop).await)
             }

@@ -18,6 +18,8 @@ pub struct JournalSink {
     campaign: CampaignId,
     run: RunId,
     variant: String,
+    /// Where it is already.
+    worker: Option<String>,
     log: RunLog,
     watchers: Watchers,
 }
@@ -38,12 +40,15 @@ impl JournalSink {
         variant: &str,
         watchers: &Watchers,
     ) -> Result<Self, crate::journal::JournalError> {
+        // The log first: from here on nobody else changes the run.
+        let log = journal.open_run(run).await?;
         Ok(Self {
+            worker: journal.run(run).await?.worker_id,
+            log,
             journal: journal.clone(),
             campaign,
             run,
             variant: variant.to_owned(),
-            log: journal.open_run(run).await?,
             watchers: watchers.clone(),
         })
     }
@@ -58,7 +63,12 @@ impl RunSink for JournalSink {
     }
 
     async fn placed(&mut self, worker_id: &str, boot_id: &str) -> Result<(), SinkError> {
-        self.journal.run_sent(self.run, worker_id, boot_id).await.map_err(failed)
+        if self.worker.as_deref() == Some(worker_id) {
+            return Ok(());
+        }
+        self.journal.run_sent(self.run, worker_id, boot_id).await.map_err(failed)?;
+        self.worker = Some(worker_id.to_owned());
+        Ok(())
     }
 
     async fn apply(&mut self, events: Vec<v1::Event>) -> Result<(), SinkError> {

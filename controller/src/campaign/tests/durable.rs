@@ -182,17 +182,18 @@ impl Lab for DurableLab {
     async fn end(
         &self,
         start: v1::StartRunRequest,
+        _: Option<&str>,
         sink: &mut dyn RunSink,
         _cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {
         self.points.pass().await;
         let known = self.runs.lock().unwrap().get(&start.run_id).map(|run| run.released);
         match known {
-            Some(false) => self.follow(&start.run_id, sink).await,
-            _ => Ok(RunEnd::Lost {
-                cause: v1::LostCause::Unspecified,
-                detail: "no worker knows the run".into(),
-            }),
+            Some(false) => {
+                sink.placed("w", "b").await?;
+                self.follow(&start.run_id, sink).await
+            }
+            _ => Ok(RunEnd::Lost { cause: v1::LostCause::Unspecified, detail: "no worker knows the run".into() }),
         }
     }
 }

@@ -193,6 +193,7 @@ impl Lab for FakeLab {
     async fn end(
         &self,
         _: v1::StartRunRequest,
+        _: Option<&str>,
         _: &mut dyn RunSink,
         _: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {

@@ -5,7 +5,10 @@
 //! anew who is there.
 
 mod bridge;
+mod dialled;
+mod meet;
 mod ssh;
+mod tls;
 mod unix;
 
 use std::{
@@ -19,7 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::{
+    dialled::{Arrivals, Dialled, Door},
+    meet::{Met, meet, open},
     ssh::Ssh,
+    tls::Tls,
     unix::{Unix, connect_unix},
 };
 
@@ -61,7 +67,7 @@ where
 }
 
 /// The cause at the bottom: what the system or the other side said.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -3,6 +3,7 @@
 mod budgets;
 mod campaigns;
 mod damage;
+mod fleet_workers;
 mod runs;
 
 use std::{path::Path, time::Duration};

@@ -46,7 +46,7 @@ async fn a_run_is_told_where_its_data_sets_are_and_get_worker_lists_them() {
         let finished = run.published.borrow().finished.clone().unwrap();
         assert_eq!(finished.outcome.unwrap().kind(), OutcomeKind::Succeeded);
         let given: serde_json::Value =
-            serde_json::from_slice(&house.backend.run_json.lock().unwrap()).unwrap();
+            serde_json::from_slice(&house.backend.world.run_json.lock().unwrap()).unwrap();
         assert_eq!(given["datasets"], serde_json::json!({ "table": "/data/table/t.csv", "shelf": shelf }));
     }
     let machine = Machine::default();

@@ -29,7 +29,7 @@ pub(super) async fn prepare(
 ) -> Result<Image, ImageError> {
     let no_root = |reason: String| ImageError::NoRoot { name: recipe.name.to_owned(), reason };
     if !nix::unistd::geteuid().is_root() {
-        return Err(no_root("making one needs root: run this as root, with a worker of root's".to_owned()));
+        return Err(no_root(as_root(&shared.folder, recipe.name)));
     }
     folder::create_private(&shared.folder)?;
     let _held = lock(&shared.folder, recipe.name, recipe.name, progress, &shared.stop).await?;
@@ -60,6 +60,16 @@ pub(super) async fn prepare(
         tracing::warn!(%error, "a folder of a build stays until the next one");
     }
     result
+}
+
+/// What a plain user has root do once. The tree is then the user's, as everything else in that cache.
+fn as_root(rootfs_dir: &Path, name: &str) -> String {
+    let cache = rootfs_dir.parent().and_then(Path::parent).unwrap_or(rootfs_dir).display();
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    format!(
+        "making one needs root, once: sudo env XDG_CACHE_HOME={cache} $(command -v autoresearch-worker) image build {name} && sudo chown -R {uid}:{gid} {}",
+        rootfs_dir.display()
+    )
 }
 
 /// Disk work off the event loop.

@@ -13,7 +13,6 @@ use crate::sandbox::{
     cgroup::Cgroup,
     leftovers,
     live::{Live, Memory, Walls},
-    volume::Volume,
 };
 
 /// What is still there of PID 1.
@@ -59,7 +58,7 @@ pub(super) async fn adopt(
         }
         None => follow::end(&file, &reports).await,
     }
-    let volume = Arc::new(Volume::at(&shared.sandboxes_dir, id));
+    let volume = Arc::new(shared.volume(id));
     volume.recall(class.limits.disk_bytes);
     let (pid, process, cgroup) = match found {
         Some((pid, process, cgroup)) => (pid, Some(process), cgroup),

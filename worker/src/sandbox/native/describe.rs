@@ -5,11 +5,11 @@ use std::{fs, path::Path};
 
 use super::{
     Shared,
+    rights::Rights,
     standing::{self, Host},
 };
 use crate::sandbox::{BackendInfo, loops, rules};
 
-const NEEDS_ROOT: &str = "the worker must run as root here: without an engine it makes volumes, namespaces and cgroups itself (start it with sudo, or as a system service)";
 /// CAP_SYS_ADMIN of linux/capability.h.
 const SYS_ADMIN: u64 = 1 << 21;
 /// The rules that the self-test's program tries from inside.
@@ -17,10 +17,16 @@ pub(super) const PROBED: [&str; 8] =
     ["identity", "files", "network", "devices", "seccomp", "disk", "processes", "memory"];
 
 /// Why no sandbox can be made on this host, from what can be seen without making one.
-pub(super) fn host() -> Result<(), String> {
+pub(super) fn host(rights: &Rights) -> Result<(), String> {
     let container = ["/.dockerenv", "/run/.containerenv"].into_iter().find(|file| Path::new(file).exists());
-    if !nix::unistd::geteuid().is_root() {
-        return Err(NEEDS_ROOT.to_owned());
+    has_overlay()?;
+    if !rights.is_root() {
+        return match container {
+            None => Ok(()),
+            Some(file) => Err(format!(
+                "this is a container ({file} is there): its namespaces are not this user's; run the worker on the host"
+            )),
+        };
     }
     let status = fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -43,6 +49,10 @@ pub(super) fn host() -> Result<(), String> {
             "there are no loop devices here (/dev/loop-control): load the kernel module `loop`".to_owned()
         );
     }
+    Ok(())
+}
+
+fn has_overlay() -> Result<(), String> {
     let kinds = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !kinds.split_whitespace().any(|kind| kind == "overlay") {
         return Err("this kernel has no overlay file system: load the kernel module `overlay`".to_owned());
@@ -64,10 +74,17 @@ pub(super) fn describe(shared: &Shared) -> BackendInfo {
     info.version = format!("kernel {}, cgroup v{version}", kernel());
     info.unavailable = proof.and_then(|proof| proof.failure.clone());
     let core_pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    let host = Host { proof, version, core_pattern: &core_pattern };
+    let root = shared.rights.as_ref().is_none_or(Rights::is_root);
+    let host = Host { proof, version, core_pattern: &core_pattern, root, cpusets: groups.has_cpusets() };
     info.rules = rules::answer(|rule| standing::of(&host, rule));
     if proof.is_none() {
         info.warnings.push("not tried on this host yet: that comes before the first run".to_owned());
+    }
+    if !root {
+        info.warnings.push(
+            "not root: a run's files are in its memory, and runs with packages or data sets are refused; run the worker as root for both"
+                .to_owned(),
+        );
     }
     if version == 1 {
         info.warnings.push(

@@ -15,11 +15,12 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{v1::Hierarchies, v2::Subtree};
+use super::{rights::Rights, v1::Hierarchies, v2::Subtree};
 use crate::sandbox::{SandboxClass, SandboxId, loops};
 
 /// Before the worker's id in the name of the cgroup that holds all of its sandboxes.
 const PREFIX: &str = "autoresearch-";
+const NO_V1: &str = "cgroup v1 cannot be left to a plain user: boot with systemd.unified_cgroup_hierarchy=1, or run the worker as root";
 const RUN: &str = "run";
 const SUPERVISOR: &str = "supervisor";
 /// Another sandbox's end may remove the folder that holds all between its making and what is made in it.
@@ -53,13 +54,22 @@ impl Groups {
     ///
     /// # Errors
     /// Why none can be made, and what to do.
-    pub(super) fn find(worker_id: &str) -> Result<Self, String> {
+    pub(super) fn find(worker_id: &str, rights: &Rights) -> Result<Self, String> {
         let mounts = loops::mounts_of("self").map_err(|e| format!("cannot read the mounts: {e}"))?;
         let kind = match Hierarchies::find(&mounts)? {
+            Some(_) if !rights.is_root() => return Err(NO_V1.to_owned()),
             Some(hierarchies) => Kind::V1(hierarchies),
-            None => Kind::V2(Subtree::find(&mounts)?),
+            None => Kind::V2(Subtree::find(&mounts, rights)?),
         };
         Ok(Self { kind, name: format!("{PREFIX}{worker_id}") })
+    }
+
+    /// Whether a run can be bound to CPUs.
+    pub(super) fn has_cpusets(&self) -> bool {
+        match &self.kind {
+            Kind::V1(_) => true,
+            Kind::V2(subtree) => subtree.has_cpusets(),
+        }
     }
 
     pub(super) fn version(&self) -> u8 {

@@ -26,6 +26,7 @@ use super::{
     Shared, follow,
     gpu::{self, GpuParts},
     groups::{Groups, Places},
+    rights::Rights,
     spec,
 };
 use crate::sandbox::{
@@ -71,6 +72,25 @@ pub(super) fn image(shared: &Shared, class: &SandboxClass) -> Result<PathBuf, Sa
     }
 }
 
+/// Packages and data sets are file systems in files, which only root may mount.
+///
+/// # Errors
+/// Where the run has one and this worker is not root.
+pub(super) fn without_layers(shared: &Shared, class: &SandboxClass) -> Result<(), SandboxError> {
+    let root = shared.rights.as_ref().is_none_or(Rights::is_root);
+    match class.layers.first().filter(|_| !root) {
+        None => Ok(()),
+        Some(layer) => Err(SandboxError::NotInForce {
+            id: class.id,
+            rule: "files",
+            detail: format!(
+                "{} cannot be mounted without root: packages and data sets need a worker of root's, or the docker backend",
+                layer.target
+            ),
+        }),
+    }
+}
+
 /// Volume, walls, PID 1 ready; on an error nothing of it is left.
 pub(super) async fn prepare(
     shared: Arc<Shared>,
@@ -78,7 +98,7 @@ pub(super) async fn prepare(
     image: PathBuf,
     recipe: Recipe,
 ) -> Result<Live, SandboxError> {
-    let volume = Arc::new(Volume::at(&shared.sandboxes_dir, class.id));
+    let volume = Arc::new(shared.volume(class.id));
     let walls: Arc<dyn Walls> = Arc::clone(&shared) as _;
     birth::guarded(class.id, Arc::clone(&volume), walls, make(shared, class, volume, image, recipe)).await
 }

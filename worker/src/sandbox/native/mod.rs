@@ -4,8 +4,9 @@
 //! lie beside this folder; the launcher that builds the walls is `worker/sandbox-init/launch.rs`.
 //!
 //! `spec` is what the launcher is told, which is where most of the walls are; `make` brings a sandbox to life,
-//! `adopt` takes up what an earlier process made; `groups` makes and removes cgroups (`v1`, `v2`); `gpu` finds a slot's devices; `follow` reads PID 1's reports; `sweep` removes
-//! what nobody owns; `prove` tries every wall on this host once, before the first run; `describe` and
+//! `adopt` takes up what an earlier process made; `groups` makes and removes cgroups (`v1`, `v2`); `rights` says whether
+//! this worker is root, and `holder` has the volumes of one that is not; `gpu` finds a slot's devices; `follow` reads
+//! PID 1's reports; `sweep` removes what nobody owns; `prove` tries every wall on this host once, before the first run; `describe` and
 //! `standing` say how it went.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
@@ -14,16 +15,18 @@ use async_trait::async_trait;
 use kit::clock::Clock;
 use tokio::sync::OnceCell;
 
-use self::{groups::Groups, prove::Proof};
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp};
+use self::{groups::Groups, holder::Holder, prove::Proof, rights::Rights};
+use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp, volume::Volume};
 
 mod adopt;
 mod describe;
 mod follow;
 mod gpu;
 mod groups;
+mod holder;
 mod make;
 mod prove;
+mod rights;
 mod spec;
 mod standing;
 mod sweep;
@@ -57,6 +60,8 @@ struct Shared {
     sandboxes_dir: PathBuf,
     rootfs_dir: PathBuf,
     clock: Arc<dyn Clock>,
+    /// What this worker may do itself; where that is too little, no cgroup is made.
+    rights: Option<Rights>,
     /// Where cgroups can be made, or why not and what to do.
     groups: Result<Groups, String>,
     /// The system calls that are let through, as the kernel takes them.
@@ -83,12 +88,14 @@ impl NativeBackend {
             Ok(filter) => (filter, Ok(())),
             Err(why) => (Vec::new(), Err(why.to_string())),
         };
-        let usable = no_folder.and(no_filter).and_then(|()| describe::host());
+        let usable = no_folder.and(no_filter).and_then(|()| Rights::find());
+        let usable = usable.and_then(|rights| describe::host(&rights).map(|()| rights));
         let shared = Shared {
             sandboxes_dir,
             rootfs_dir: options.rootfs_dir,
             clock: options.clock,
-            groups: usable.and_then(|()| Groups::find(&options.worker_id)),
+            rights: usable.clone().ok(),
+            groups: usable.and_then(|rights| Groups::find(&options.worker_id, &rights)),
             filter,
             proof: OnceCell::new(),
         };
@@ -113,6 +120,18 @@ impl NativeBackend {
     }
 }
 
+impl Shared {
+    /// The volume of a sandbox, whether or not it is there.
+    fn volume(&self, id: SandboxId) -> Volume {
+        match &self.rights {
+            Some(Rights::Plain(range)) => {
+                Volume::with_hands(&self.sandboxes_dir, id, Arc::new(Holder::new(range.clone())))
+            }
+            Some(Rights::Root) | None => Volume::at(&self.sandboxes_dir, id),
+        }
+    }
+}
+
 #[async_trait]
 impl Backend for NativeBackend {
     fn name(&self) -> &'static str {
@@ -129,6 +148,7 @@ impl Backend for NativeBackend {
 
     async fn prepare(&self, class: SandboxClass) -> Result<Arc<dyn Sandbox>, SandboxError> {
         prove::once(&self.shared).await.allow(class.id)?;
+        make::without_layers(&self.shared, &class)?;
         let image = make::image(&self.shared, &class)?;
         Ok(Arc::new(make::prepare(Arc::clone(&self.shared), class, image, self.recipe()).await?))
     }

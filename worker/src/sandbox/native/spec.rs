@@ -8,7 +8,7 @@ use std::{
 
 use super::{gpu::GpuParts, groups::Places};
 use crate::sandbox::{
-    SandboxClass, init,
+    SandboxClass, StreamPaths, init,
     layout::{BINDS, HOST_NAME, INIT_PATH, OOM_SCORE, OPEN_FILES, environment},
     volume::Volume,
 };
@@ -45,11 +45,21 @@ pub(super) fn render(parts: &Parts<'_>) -> Option<String> {
     for path in &parts.places.run {
         text.path("cgroup", path)?;
     }
-    let root = parts.volume.path();
+    let root = parts.volume.mounted_at();
     for (name, target, read_only) in BINDS {
         text.bind("folder", read_only, target, &root.join(name))?;
     }
-    text.bind("file", true, INIT_PATH, &parts.volume.init_program())?;
+    text.bind("file", true, INIT_PATH, &root.join("init").join("sandbox-init"))?;
+    if let Some(holder) = parts.volume.holder() {
+        text.line("holder", &holder.to_string())?;
+        let StreamPaths { stdout, stderr, metrics } = parts.volume.streams();
+        for ((name, file), limit) in
+            [("stdout", stdout), ("stderr", stderr), ("metrics", metrics)].iter().zip(class.limits.log_bytes)
+        {
+            let (pipe, file) = (root.join("logs").join(name), plain(file)?);
+            text.line("stream", &format!("{limit}\t{}\t{file}", plain(&pipe)?))?;
+        }
+    }
     for (number, layer) in class.layers.iter().enumerate() {
         text.bind("folder", true, &layer.target, &parts.volume.layer(number))?;
     }

@@ -15,7 +15,14 @@ pub(super) struct Host<'a> {
     pub version: u8,
     /// /proc/sys/kernel/core_pattern.
     pub core_pattern: &'a str,
+    /// Whether this worker is root.
+    pub root: bool,
+    /// Whether runs can be bound to CPUs.
+    pub cpusets: bool,
 }
+
+const AS_ROOT: &str = "run the worker as root: sudo systemd-run -p Delegate=yes -p KillMode=process autoresearch-worker serve";
+const CPUSETS: &str = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload";
 
 /// As it was seen, where a test tried it and it did not hold; else as it is built.
 pub(super) fn of(host: &Host<'_>, rule: RuleId) -> Standing {
@@ -30,10 +37,16 @@ fn as_built(host: &Host<'_>, rule: RuleId) -> Standing {
     let yes = |how: &str| Standing::enforced(how);
     let counted = |how: &str| Standing::enforced(format!("{how}, by cgroup v{}, read back", host.version));
     match rule {
+        RuleId::Identity if !host.root => yes(
+            "a uid of the slot's own of this user's range; PID 1 is the root of a user namespace, and this user outside",
+        ),
         RuleId::Identity => yes("a uid of the slot's own; PID 1 is the sandbox's root"),
         RuleId::Capabilities => yes("none for the program; SETUID, SETGID and KILL for PID 1, read back"),
         RuleId::NoNewPrivileges => yes("set before PID 1 is started, read back"),
         RuleId::Seccomp => yes("our own table, refused by default; the filter is read back"),
+        RuleId::Namespaces if !host.root => {
+            yes("users, processes, IPC, host name, mounts, network and cgroups")
+        }
         RuleId::Namespaces => {
             yes("processes, IPC, host name, mounts, network and cgroups; the user namespace is the host's")
         }
@@ -50,8 +63,20 @@ fn as_built(host: &Host<'_>, rule: RuleId) -> Standing {
                 "sysctl -w kernel.core_pattern=core",
             ),
         },
+        RuleId::Cpu if !host.cpusets => Standing::weaker(
+            "a quota by cgroup v2, read back; the set of CPUs was not left to this user, so slots share them",
+            CPUSETS,
+        ),
         RuleId::Cpu => counted("a quota and a set of CPUs"),
+        RuleId::Disk if !host.root => Standing::weaker(
+            "a tmpfs with a hard size, read back: what lies on it counts as memory, and a run may end for that first",
+            AS_ROOT,
+        ),
         RuleId::Disk => yes("an ext4 volume on a loop device, with a hard size"),
+        RuleId::Output if !host.root => Standing::weaker(
+            "pipes into files outside the sandbox, with their space allocated; a supervisor that is killed ends them",
+            AS_ROOT,
+        ),
         RuleId::Output => {
             yes("append-only files with their space allocated, read by the worker up to their limit")
         }
@@ -91,9 +116,28 @@ mod tests {
     use crate::sandbox::{Enforcement, rules};
 
     fn stands(proof: Option<&Proof>, version: u8, name: &str) -> Enforcement {
-        let host = Host { proof, version, core_pattern: "core" };
-        let rules = rules::answer(|rule| of(&host, rule));
+        stands_for(&Host { proof, version, core_pattern: "core", root: true, cpusets: true }, name)
+    }
+
+    fn stands_for(host: &Host<'_>, name: &str) -> Enforcement {
+        let rules = rules::answer(|rule| of(host, rule));
         rules.iter().find(|rule| rule.name == name).unwrap().enforcement
+    }
+
+    #[test]
+    fn what_a_plain_user_has_is_called_weaker_where_it_is() {
+        let host = Host { proof: None, version: 2, core_pattern: "core", root: false, cpusets: false };
+        for (name, stands) in [
+            ("disk", Enforcement::Weaker),
+            ("output", Enforcement::Weaker),
+            ("cpu", Enforcement::Weaker),
+            ("memory", Enforcement::Enforced),
+            ("processes", Enforcement::Enforced),
+            ("time", Enforcement::Enforced),
+            ("identity", Enforcement::Enforced),
+        ] {
+            assert_eq!(stands_for(&host, name), stands, "{name}");
+        }
     }
 
     #[test]

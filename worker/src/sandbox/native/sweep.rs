@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::Shared;
-use crate::sandbox::{SandboxError, SandboxId, blocking, leftovers, live::Walls as _, volume::Volume};
+use crate::sandbox::{SandboxError, SandboxId, blocking, leftovers, live::Walls as _};
 
 pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result<Vec<String>, SandboxError> {
     let mut removed = Vec::new();
@@ -25,7 +25,7 @@ pub(super) async fn sweep(shared: &Shared, keep: &BTreeSet<SandboxId>) -> Result
             tracing::error!(%error, "a sandbox that nobody owns stays");
             continue;
         }
-        let volume = Volume::at(&shared.sandboxes_dir, id);
+        let volume = shared.volume(id);
         match blocking(id, move || volume.remove()).await {
             Ok(()) => removed.push(format!("volume of sandbox {id}")),
             Err(error) => tracing::error!(%error, "a volume that nobody owns stays"),

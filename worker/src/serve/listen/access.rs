@@ -74,12 +74,6 @@ impl Access {
         Ok(Arc::clone(identity.insert(made)))
     }
 
-    /// Whether there are keys.
-    #[must_use]
-    pub fn has_keys(&self) -> bool {
-        Identity::exists(&self.keys)
-    }
-
     /// The list of controllers.
     #[must_use]
     pub fn peers(&self) -> &Peers {

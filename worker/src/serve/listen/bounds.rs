@@ -3,19 +3,24 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use kit::clock::Clock;
+use kit::{clock::Clock, identity::Fingerprint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections of owners and of keys that were let in.
-const KNOWN_MAX: usize = 256;
-/// Connections that are in a handshake or may only join.
+use super::Caller;
+
+/// Connections of whoever can open the socket or is on this machine.
+const OWNERS_MAX: usize = 256;
+/// Connections of keys that were let in, and of one of them.
+const KEYS_MAX: usize = 256;
+const KEYS_OF_ONE: usize = 64;
+/// Connections that are in a handshake or may only join, and from one place.
 const STRANGERS_MAX: usize = 64;
-/// Of these, from one place.
 const STRANGERS_OF_ONE: usize = 16;
 /// Lines about refusals in a window.
 const LINES: u32 = 20;
@@ -28,11 +33,67 @@ const PLACES_MAX: usize = 1024;
 /// The bounds of all doors.
 #[derive(Debug)]
 pub struct Bounds {
-    known: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-    sources: Mutex<HashMap<IpAddr, usize>>,
+    owners: Places<()>,
+    keys: Places<Fingerprint>,
+    strangers: Places<IpAddr>,
     lines: Mutex<Window>,
     clock: Arc<dyn Clock>,
+}
+
+/// Places that are shared out: so many in all, and so many for one.
+#[derive(Debug)]
+struct Places<K> {
+    all: Arc<Semaphore>,
+    of_one: usize,
+    taken: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+/// A place, given back when dropped.
+#[derive(Debug)]
+pub struct Permit<K: Eq + Hash> {
+    _place: OwnedSemaphorePermit,
+    of: K,
+    taken: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+impl<K: Eq + Hash + Copy> Places<K> {
+    fn new(in_all: usize, of_one: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(in_all)), of_one, taken: Arc::default() }
+    }
+
+    fn take(&self, of: K) -> Option<Permit<K>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.get(&of).is_some_and(|count| *count >= self.of_one) {
+            return None;
+        }
+        let place = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        *taken.entry(of).or_default() += 1;
+        Some(Permit { _place: place, of, taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.of) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                taken.remove(&self.of);
+            }
+        }
+    }
+}
+
+/// A place among the strangers.
+pub type StrangerPermit = Permit<IpAddr>;
+
+/// A place among those that are known.
+#[derive(Debug)]
+pub enum KnownPermit {
+    /// On this machine.
+    Owner { _permit: Permit<()> },
+    /// On another one.
+    Key { _permit: Permit<Fingerprint> },
 }
 
 /// A count that begins anew after a while.
@@ -55,63 +116,32 @@ impl Window {
     }
 }
 
-/// A place among the strangers.
-#[derive(Debug)]
-pub struct StrangerPermit {
-    _place: OwnedSemaphorePermit,
-    source: IpAddr,
-    bounds: Arc<Bounds>,
-}
-
-impl Drop for StrangerPermit {
-    fn drop(&mut self) {
-        let mut sources = self.bounds.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                sources.remove(&self.source);
-            }
-        }
-    }
-}
-
 impl Bounds {
     /// Nobody is there yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
-            known: Arc::new(Semaphore::new(KNOWN_MAX)),
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
-            sources: Mutex::default(),
+            owners: Places::new(OWNERS_MAX, OWNERS_MAX),
+            keys: Places::new(KEYS_MAX, KEYS_OF_ONE),
+            strangers: Places::new(STRANGERS_MAX, STRANGERS_OF_ONE),
             lines: Mutex::default(),
             clock,
         }
     }
 
     /// A place for one that is known, if there is one.
-    pub fn known(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.known).try_acquire_owned().ok()
+    pub fn known(&self, caller: &Caller) -> Option<KnownPermit> {
+        match caller {
+            Caller::Owner => self.owners.take(()).map(|permit| KnownPermit::Owner { _permit: permit }),
+            Caller::Remote(remote) => {
+                let permit = self.keys.take(remote.certificate.fingerprint)?;
+                Some(KnownPermit::Key { _permit: permit })
+            }
+        }
     }
 
     /// A place for one of whom nothing is known yet.
-    pub fn stranger(self: &Arc<Self>, from: IpAddr) -> Option<StrangerPermit> {
-        let source = place(from);
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(source).or_default();
-        let permit = (*count < STRANGERS_OF_ONE)
-            .then(|| Arc::clone(&self.strangers).try_acquire_owned().ok())
-            .flatten();
-        match permit {
-            Some(permit) => {
-                *count += 1;
-                Some(StrangerPermit { _place: permit, source, bounds: Arc::clone(self) })
-            }
-            None => {
-                if *count == 0 {
-                    sources.remove(&source);
-                }
-                None
-            }
-        }
+    pub fn stranger(&self, from: IpAddr) -> Option<StrangerPermit> {
+        self.strangers.take(place(from))
     }
 
     /// Tells of a refusal, at most so often; what was left out is told with the next one.
@@ -174,13 +204,13 @@ mod tests {
 
     #[test]
     fn one_place_cannot_take_all_and_gives_back_what_it_had() {
-        let bounds = Arc::new(Bounds::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH)));
+        let bounds = Bounds::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
         let mut held: Vec<_> = (0..40).filter_map(|n| bounds.stranger(from(&format!("fd00::{n}")))).collect();
         assert_eq!(held.len(), STRANGERS_OF_ONE, "all of one /64");
         held.extend((0..100).filter_map(|n| bounds.stranger(from(&format!("10.0.0.{n}")))));
         assert_eq!(held.len(), STRANGERS_MAX);
         drop(held);
-        assert!(bounds.sources.lock().unwrap().is_empty());
+        assert!(bounds.strangers.taken.lock().unwrap().is_empty());
         assert!(bounds.stranger(from("fd00::1")).is_some());
     }
 

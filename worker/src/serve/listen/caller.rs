@@ -27,7 +27,8 @@ pub struct Remote {
 }
 
 impl Caller {
-    /// Of a call. Without one, as in a test over the service alone, it is the owner.
+    /// Of a call. Without one, as in a test over the service alone, it is the owner; none comes so over a connection,
+    /// because the guard refuses it.
     pub fn of(extensions: &tonic::Extensions) -> Self {
         extensions.get::<Self>().cloned().unwrap_or(Self::Owner)
     }

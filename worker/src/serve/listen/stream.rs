@@ -15,7 +15,7 @@ use std::{
 use kit::task::CancellationToken;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::{DropGuard, WaitForCancellationFutureOwned};
@@ -23,7 +23,7 @@ use tonic::transport::server::Connected;
 
 use super::{
     Caller, FIRST_BYTES_LIMIT, LOOK_EVERY, STRANGER_LIMIT,
-    bounds::{Bounds, StrangerPermit},
+    bounds::{Bounds, KnownPermit, StrangerPermit},
 };
 use crate::serve::connection::{Connections, Counted};
 
@@ -49,7 +49,7 @@ pub struct Gate {
 /// Its place among the others, given back with it.
 #[derive(Debug)]
 enum Place {
-    Known { _permit: OwnedSemaphorePermit, _counted: Counted },
+    Known { _permit: KnownPermit, _counted: Counted },
     Stranger { _permit: StrangerPermit },
 }
 
@@ -72,7 +72,7 @@ impl std::fmt::Debug for Connection {
 impl Gate {
     /// Lets in one that is known. Answers a token that ends with the connection, or `None` where there are too many.
     pub async fn admit(&self, wire: impl Wire, caller: Caller) -> Option<CancellationToken> {
-        let permit = self.bounds.known()?;
+        let permit = self.bounds.known(&caller)?;
         let place = Place::Known { _permit: permit, _counted: Counted::new(&self.count) };
         let (connection, gone) = Connection::new(wire, caller, place);
         self.known.send(connection).await.ok()?;

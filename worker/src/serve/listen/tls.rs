@@ -32,9 +32,6 @@ pub async fn open(
     let settings = Settings::of(&data_dir);
     let mut port = Port { access, gate, open: None };
     if let Some(address) = configured {
-        if !port.access.has_keys() {
-            return Err(ServeError::NoKeys(address));
-        }
         return port.listen(address).await;
     }
     if let Some(address) = settings.read()?.listen {

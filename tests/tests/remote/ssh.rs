@@ -1,0 +1,126 @@
+//! `ssh://`: a first run in three commands, a campaign, and what an ssh that fails says.
+
+use std::fs;
+
+use crate::{
+    PROGRAM, QUESTION, assert_succeeded,
+    net::{GPU, Pair},
+    sshd::Sshd,
+};
+
+#[test]
+fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
+    let mut pair = Pair::new();
+    let sshd = Sshd::start(&mut pair);
+    // The README's three commands; the first one is typed as `ssh gpu-box autoresearch-worker doctor` or not at all.
+    let added = pair.run(&["worker", "add", "gpu", "ssh://gpu-box", "--output", "json"]).expect(0).json();
+    assert_eq!((added["name"].as_str(), added["kind"].as_str()), (Some("gpu"), Some("ssh")), "{added:#}");
+    let (code, run) = pair.exec(PROGRAM);
+    assert_succeeded(code, &run);
+    assert!(!pair.laptop.data_dir().join("worker").exists(), "no worker is started here where one is registered");
+
+    let listed = pair.run(&["worker", "list", "--output", "json"]).expect(0).json();
+    assert_eq!(listed["reachable"], true, "{listed:#}");
+    assert_eq!(listed["state"], "active");
+    assert!(listed["slots_free"].as_u64().is_some_and(|n| n > 0), "{listed:#}");
+    assert_eq!(listed["id"], added["id"]);
+    let shown = pair.run(&["worker", "show", "gpu"]).expect(0);
+    assert!(shown.stdout.contains("ssh://gpu-box") && shown.stdout.contains("slots"), "{shown:?}");
+    let doctor = pair.run(&["doctor", "--output", "json"]).expect(0).json();
+    assert_eq!(doctor["workers"][0]["name"], "gpu", "{doctor:#}");
+
+    let campaign = pair.run(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3", "--output", "json"]);
+    let campaign = campaign.expect(0).json();
+    let shown = pair.run(&["show", campaign["id"].as_str().expect("an id"), "--output", "json"]).expect(0).json();
+    let outcomes = shown["run_list"].as_array().expect("runs");
+    assert!(outcomes.len() >= 6, "{shown:#}");
+    assert!(outcomes.iter().all(|run| run["outcome"] == "succeeded"), "{shown:#}");
+
+    // Taken twice under another name, and under the same.
+    let again = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(2);
+    assert!(again.stderr.contains("name is taken"), "{again:?}");
+    let twin = pair.run(&["worker", "add", "gpu2", "ssh://gpu-box"]).expect(2);
+    assert!(twin.stderr.contains("registered as `gpu`"), "{twin:?}");
+
+    // Drained: nothing may run; and back.
+    let _ = pair.run(&["worker", "drain", "gpu"]).expect(0);
+    let program = pair.laptop.path().join("program.py");
+    let refused = pair.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite"]).expect(2);
+    assert!(refused.stderr.contains("gpu is drained"), "{refused:?}");
+    let _ = pair.run(&["worker", "drain", "gpu", "--undo"]).expect(0);
+    let (code, run) = pair.exec(PROGRAM);
+    assert_succeeded(code, &run);
+    let _ = pair.run(&["worker", "remove", "gpu"]).expect(0);
+    assert!(pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty());
+    drop(sshd);
+}
+
+#[test]
+fn a_shell_that_prints_before_the_bridge_is_skipped() {
+    let mut pair = Pair::new();
+    let noise = "echo 'Welcome to the cluster!'; echo 'autoresearch-worker'; head -c 50000 /dev/zero | tr '\\0' x; echo\n";
+    fs::write(pair.gpu.path().join(".bashrc"), noise).expect("a .bashrc");
+    let sshd = Sshd::start(&mut pair);
+    let program = format!("ssh -F {} gpu-box true", pair.laptop.path().join("ssh_config").display());
+    let printed = crate::net::finish(pair.here.command("sh").args(["-c", &program]).into_command());
+    assert!(printed.stdout.starts_with("Welcome"), "the shell does print: {printed:?}");
+    let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
+    let (code, run) = pair.exec(PROGRAM);
+    assert_succeeded(code, &run);
+    // One that never stops printing is given up with its words.
+    fs::write(pair.gpu.path().join(".bashrc"), "yes nonsense\n").expect("a .bashrc");
+    let endless = pair.run(&["worker", "add", "other", "ssh://gpu-box"]).expect(1);
+    assert!(endless.stderr.contains("64 KiB") && endless.stderr.lines().count() == 1, "{endless:?}");
+    drop(sshd);
+}
+
+#[test]
+fn what_ssh_says_is_what_the_user_reads_in_one_line() {
+    let mut pair = Pair::new();
+    let sshd = Sshd::start(&mut pair);
+    let add = |address: &str| pair.run(&["worker", "add", "gpu", address]).expect(1).stderr;
+    for (address, words) in [
+        // Nobody listens on that port.
+        (format!("ssh://root@{GPU}:2223"), "Connection refused"),
+        // Another host key than any that is known.
+        (format!("ssh://root@{GPU}:2222/nowhere/autoresearch-worker"), "nowhere/autoresearch-worker"),
+        ("ssh://nobody@gpu-box".to_owned(), "Permission denied"),
+        ("ssh://no-such-host.invalid".to_owned(), "resolve"),
+    ] {
+        let said = add(&address);
+        assert!(said.contains(words), "{address}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    fs::write(pair.laptop.path().join("known_hosts"), "").expect("known hosts");
+    let unknown = add("ssh://gpu-box");
+    assert!(unknown.contains("Host key verification failed") && unknown.contains("`ssh gpu-box`"), "{unknown}");
+    // The host is down: bounded by ssh's own time-out.
+    pair.wire("down");
+    let down = add("ssh://gpu-box");
+    assert!(down.contains("ssh:"), "{down}");
+    assert!(pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty(), "nothing is stored");
+    drop(sshd);
+}
+
+#[test]
+fn a_host_that_is_down_is_said_and_the_others_are_used() {
+    let mut pair = Pair::new();
+    let sshd = Sshd::start(&mut pair);
+    let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
+    let worker = pair.serve_beside();
+    let _ = pair.run(&["worker", "add", "here", &format!("unix:{}", worker.socket.display())]).expect(0);
+    pair.wire("down");
+    let program = pair.laptop.file("program.py", PROGRAM);
+    let ran = pair.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"]);
+    assert!(ran.stderr.contains("gpu"), "the absent one is named: {ran:?}");
+    assert_eq!(ran.json()["outcome"], "succeeded", "{ran:?}");
+    let listed = pair.run(&["worker", "list", "--output", "json"]).expect(0);
+    let rows: Vec<serde_json::Value> =
+        listed.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.len(), 2, "{listed:?}");
+    assert_eq!((&rows[0]["name"], &rows[0]["reachable"]), (&"here".into(), &true.into()), "newest first");
+    assert_eq!((&rows[1]["name"], &rows[1]["reachable"]), (&"gpu".into(), &false.into()));
+    assert!(rows[1]["problem"].as_str().is_some_and(|problem| !problem.is_empty()), "{listed:?}");
+    drop(worker);
+    drop(sshd);
+}
