@@ -124,7 +124,7 @@ fn one_ctrl_c_ends_the_runs_and_writes_the_report_so_far() {
 }
 
 #[test]
-fn a_second_ctrl_c_leaves_at_once_and_the_next_command_cleans_up() {
+fn a_second_ctrl_c_leaves_at_once_and_the_campaign_waits() {
     let home = Home::new();
     let (child, id) = campaign(&home);
     signal(&child, Signal::SIGINT);
@@ -142,7 +142,28 @@ fn a_second_ctrl_c_leaves_at_once_and_the_next_command_cleans_up() {
     assert!(since.elapsed() <= AT_ONCE, "{:?}", since.elapsed());
     let ran = home.finish(child, OUT);
     assert_eq!(ran.code, 130, "{ran:?}");
-    after_the_next_command(&home, &id);
+    waits_and_is_cancelled(&home, &id);
+}
+
+/// Nobody runs it: it can be gone on with, and a cancel ends what its runs still do.
+#[track_caller]
+fn waits_and_is_cancelled(home: &Home, id: &str) {
+    let campaigns = list(home);
+    let ours = campaigns.iter().find(|c| c["id"] == id).unwrap_or_else(|| panic!("{id} in {campaigns:?}"));
+    assert_eq!(ours["state"], "interrupted", "{ours:#}");
+    assert_eq!(ours["resume"], format!("autoresearch resume {id}"), "{ours:#}");
+    let refused = home.run(&["pause", id]).expect(2);
+    assert!(refused.stderr.contains(&format!("autoresearch resume {id}")), "{refused:?}");
+    let ran = home.run(&["cancel", id, "--output", "json"]).expect(0).json();
+    assert!(ran["report"].as_str().is_some_and(|path| std::path::Path::new(path).exists()), "{ran:#}");
+    home.assert_nothing_left(OUT);
+    let shown = show(home, id);
+    assert_eq!(shown["state"], "cancelled", "{shown:#}");
+    let open: Vec<&Value> =
+        shown["run_list"].as_array().expect("runs").iter().filter(|r| r["outcome"].is_null()).collect();
+    assert!(open.is_empty(), "every run has an outcome: {open:#?}");
+    let over = home.run(&["resume", id]).expect(0);
+    assert!(over.stdout.contains("report.html"), "a cancelled one prints its report: {over:?}");
 }
 
 #[track_caller]
@@ -158,13 +179,13 @@ fn after_the_next_command(home: &Home, id: &str) {
 }
 
 #[test]
-fn a_campaign_whose_controller_was_killed_is_ended_by_the_next_command() {
+fn a_campaign_whose_controller_was_killed_waits_and_can_be_cancelled() {
     let home = Home::new();
     let (child, id) = campaign(&home);
     signal(&child, Signal::SIGKILL);
     let ran = home.finish(child, OUT);
     assert_eq!(ran.code, -1, "{ran:?}");
-    after_the_next_command(&home, &id);
+    waits_and_is_cancelled(&home, &id);
 }
 
 #[test]
