@@ -14,6 +14,7 @@ use kit::{clock::wall_ns, digest::Digest, folder::FolderError, task::Cancellatio
 use prost::Message as _;
 use proto::v1::{RunSpec, RunState, StateChange, event::Kind};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 use super::{
     RunId,
@@ -29,11 +30,7 @@ use super::{
     state::State,
     take_up::TakenUp,
 };
-use crate::{
-    datasets::Lent,
-    packages::HeldLayer,
-    sandbox::SandboxId,
-};
+use crate::{datasets::Lent, packages::HeldLayer, sandbox::SandboxId, telemetry::METRICS};
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;

@@ -290,17 +290,8 @@ impl Registry {
         let replayed = kit::task::blocking("replay events", work).await;
         let (recorder, past, draft) = replayed.ok_or(TakeUpError::Stopped)??;
         let reservation = Some(reservation);
-        let enlisted = Enlisted {
-            record,
-            spec,
-            recorder,
-            lease,
-            reservation,
-            backend,
-            data_sets,
-            files,
-            held_packages,
-        };
+        let enlisted =
+            Enlisted { record, spec, recorder, lease, reservation, backend, data_sets, files, held_packages };
         self.enlist(enlisted, Entry::TakenUp(TakenUp { past, draft, lost }));
         Ok(())
     }

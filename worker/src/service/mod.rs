@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
+use tracing::Instrument as _;
 
 use self::status::CallError;
 use crate::run::{
