@@ -111,7 +111,6 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         detach::leave_the_terminal();
     }
     let config = Config::load(&flags)?;
-    crate::telemetry::serve(config.metrics_listen).await?;
     let settings = settings(question(&args.question)?, &config);
     settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
     let keys = llm::Keys::from_env();
@@ -135,6 +134,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
 
     let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    crate::telemetry::serve(config.metrics_listen).await?;
     let session = Session::open_with(&data_dir, &options).await?;
     let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };
     notes.iter().for_each(|note| printer.say(note));
