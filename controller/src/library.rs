@@ -111,7 +111,15 @@ impl AutoResearch {
         let thinking = Thinking::open(&settings.llm, self.llm_url.clone(), llm::Keys::from_env())?;
         thinking.accepts(&settings)?;
         let session = Session::open(&self.data_dir, settings.backend.as_deref()).await?;
-        let ended = research(&session, thinking, CampaignId::new(), settings, Watchers::nobody(), self.cancel.clone()).await;
+        let ended = research(
+            &session,
+            thinking,
+            CampaignId::new(),
+            settings,
+            Watchers::nobody(),
+            self.cancel.clone(),
+        )
+        .await;
         session.end().await;
         Ok(Outcome::of(ended?))
     }

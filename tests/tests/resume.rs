@@ -80,7 +80,10 @@ fn a_killed_campaign_goes_on_repeats_nothing_and_ends_like_run() {
     assert_eq!(home.finish(child, OUT).code, -1, "the damage is real");
 
     let waits = shown(&home).expect("a campaign");
-    assert_eq!((&waits["state"], &waits["resume"]), (&"interrupted".into(), &format!("autoresearch resume {id}").into()));
+    assert_eq!(
+        (&waits["state"], &waits["resume"]),
+        (&"interrupted".into(), &format!("autoresearch resume {id}").into())
+    );
     let mut other = home.spawn(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3"]);
     wait_for("another campaign beside it", UNDER_WAY, || {
         let seen = shown(&home)?;
@@ -120,7 +123,8 @@ fn an_interrupted_campaign_goes_on_from_before_and_its_report_is_replaced() {
     assert!(ran.stderr.contains(&format!("autoresearch resume {id}")), "{ran:?}");
     let path = home.run(&["report", &id, "--path"]).expect(0).stdout.trim().to_owned();
     let report = || {
-        let text = std::fs::read_to_string(std::path::Path::new(&path).with_extension("json")).expect("a report");
+        let text =
+            std::fs::read_to_string(std::path::Path::new(&path).with_extension("json")).expect("a report");
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
     assert_eq!(report()["state"], "interrupted");
@@ -162,7 +166,11 @@ fn without_a_terminal_it_goes_on_and_attach_comes_back_to_it() {
     assert_eq!((&ran["id"], &ran["state"]), (&id.as_str().into(), &"finished".into()), "{ran:#}");
     each_once(&shown(&home).expect("a campaign"));
     wait_for("the owner to go", OUT, || {
-        if std::path::Path::new(&format!("/proc/{pid}")).exists() { Err(format!("process {pid}")) } else { Ok(()) }
+        if std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            Err(format!("process {pid}"))
+        } else {
+            Ok(())
+        }
     });
 }
 

@@ -388,7 +388,10 @@ pub struct Absent(pub String);
 
 impl Absent {
     fn nobody<T>(purpose: &'static str) -> Result<T, ResearchError> {
-        Err(ResearchError::Provider { purpose, detail: "nobody is asked for the end of a campaign".to_owned() })
+        Err(ResearchError::Provider {
+            purpose,
+            detail: "nobody is asked for the end of a campaign".to_owned(),
+        })
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) async fn watch(journal: &Journal, id: CampaignId, printer: Printer) -
         Some(Ok(())) => {}
         Some(Err(error)) => return Err(error),
         None => {
-            printer.say(&format!("detached: campaign {id} goes on (autoresearch attach {id}, autoresearch cancel {id})"));
+            printer.say(&format!(
+                "detached: campaign {id} goes on (autoresearch attach {id}, autoresearch cancel {id})"
+            ));
             return Err(CliError::Interrupted);
         }
     }
@@ -116,7 +118,8 @@ async fn follow(
 
 impl Seen {
     fn step(&mut self, step: &StepRow, iterations: u32, watchers: &Watchers) {
-        let iteration = step.body["iteration"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+        let iteration =
+            step.body["iteration"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
         match serde_json::from_value::<State>(step.body["state"].clone()) {
             Ok(state) if step.kind == "step" => watchers.tell(Progress::Step {
                 iteration,
@@ -125,7 +128,9 @@ impl Seen {
                 detail: String::new(),
             }),
             _ => {
-                if let Some(experiment) = step.body["experiment"].as_str().filter(|_| step.kind == "registered") {
+                if let Some(experiment) =
+                    step.body["experiment"].as_str().filter(|_| step.kind == "registered")
+                {
                     watchers.tell(Progress::Said(format!("Experiment {experiment} is registered")));
                 }
             }

@@ -52,7 +52,8 @@ pub(super) async fn detach(
     if let Err(status) = owned {
         let said = last_words(&log, from);
         if !was_there {
-            std::fs::remove_dir_all(&folder).map_err(|e| kit::folder::FolderError::io("remove", &folder, e))?;
+            std::fs::remove_dir_all(&folder)
+                .map_err(|e| kit::folder::FolderError::io("remove", &folder, e))?;
         }
         return Err(match status {
             Some(2) => CliError::Usage(said),

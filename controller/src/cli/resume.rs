@@ -44,7 +44,8 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     let id = journal.find_campaign(&args.id).await.map_err(session::not_found)?;
     let row = journal.campaign(id).await.map_err(session::journal_failed)?;
     if row.kind == CampaignKind::Exec {
-        let problem = "is one program's run: there is nothing to go on with, run it again with `autoresearch exec`";
+        let problem =
+            "is one program's run: there is nothing to go on with, run it again with `autoresearch exec`";
         return Err(CliError::Usage(format!("campaign {id} {problem}")));
     }
     if !campaign::is_resumable(&row) {
@@ -52,7 +53,8 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
     if let Some(pid) = owner(&journal, id)? {
         if row.state != CampaignState::Paused {
-            let problem = format!("campaign {id} belongs to process {pid}: `autoresearch attach {id}` shows it");
+            let problem =
+                format!("campaign {id} belongs to process {pid}: `autoresearch attach {id}` shows it");
             return Err(CliError::Usage(problem));
         }
         return steer::lift(&args.id, global, printer).await;
@@ -67,6 +69,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
 /// In the foreground, to the end.
 pub(super) async fn go_on(row: CampaignRow, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let config = Config::load(global)?;
+    crate::telemetry::serve(config.metrics_listen).await?;
     let settings: CampaignSettings = serde_json::from_value(row.settings.clone())
         .map_err(|e| CliError::Failed(format!("campaign {}: its settings cannot be read: {e}", row.id)))?;
     let url = settings.llm_url.clone().or(config.llm_url.clone());
@@ -131,7 +134,8 @@ pub(super) async fn cancel_ownerless(
     let backend = settings.and_then(|settings| settings.backend);
     let options = SessionOptions { backend, listen: config.listen };
     let session = Session::open_with(&config.data_dir()?, &options).await?;
-    let ended = run::watched(printer, async |watchers, _| research::cancel(&session, row, watchers).await).await;
+    let ended =
+        run::watched(printer, async |watchers, _| research::cancel(&session, row, watchers).await).await;
     session.end().await;
     ended
 }

@@ -209,7 +209,9 @@ async fn find(id: &str, global: &Global) -> Result<(Journal, CampaignRow), CliEr
     let campaign = journal.campaign(id).await.map_err(session::journal_failed)?;
     let words = match campaign.state {
         CampaignState::Running | CampaignState::Paused => return Ok((journal, campaign)),
-        CampaignState::Interrupted if campaign.kind == CampaignKind::Research => return Ok((journal, campaign)),
+        CampaignState::Interrupted if campaign.kind == CampaignKind::Research => {
+            return Ok((journal, campaign));
+        }
         CampaignState::Interrupted => "was interrupted: nobody runs it",
         CampaignState::Finished => "is finished: `autoresearch report` shows its report",
         CampaignState::Failed => "has failed: nobody runs it",

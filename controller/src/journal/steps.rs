@@ -78,11 +78,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::NotFound`]; [`JournalError::Damaged`] where a body, or a step, is not what was written.
-    pub async fn steps_after(
-        &self,
-        campaign: CampaignId,
-        after: u64,
-    ) -> Result<Vec<StepRow>, JournalError> {
+    pub async fn steps_after(&self, campaign: CampaignId, after: u64) -> Result<Vec<StepRow>, JournalError> {
         let path = self.database_path();
         self.read(move |c| {
             let campaign = number(c, campaign)?;
