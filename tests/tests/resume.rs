@@ -95,14 +95,16 @@ fn a_killed_campaign_goes_on_repeats_nothing_and_ends_like_run() {
     assert!(told.stderr.contains(&format!("autoresearch resume {id}")), "a script is told: {told:?}");
 
     let owner = home.spawn(&["resume", &id, "--output", "json"]);
-    wait_for("the new owner", OUT, || {
-        let refused = home.run(&["resume", &id]);
-        if refused.code == 2 && refused.stderr.contains(&format!("process {}", owner.id())) {
-            Ok(())
-        } else {
-            Err(format!("{refused:?}"))
-        }
+    let lock = home.data_dir().join("campaigns").join(&id).join("lock");
+    wait_for("the new owner", OUT, || match std::fs::read_to_string(&lock) {
+        Ok(pid) if pid == owner.id().to_string() => Ok(()),
+        other => Err(format!("{other:?}")),
     });
+    // Stopped, so that it is not over before it is asked for.
+    signal(owner.id(), Signal::SIGSTOP);
+    let refused = home.run(&["resume", &id]).expect(2);
+    assert!(refused.stderr.contains(&format!("process {}", owner.id())), "{refused:?}");
+    signal(owner.id(), Signal::SIGCONT);
     let ran = home.finish(owner, ENDS).expect(0).json();
     assert_eq!((&ran["id"], &ran["state"]), (&id.as_str().into(), &"finished".into()), "{ran:#}");
     let ended = home.run(&["show", &id, "--output", "json"]).expect(0).json();
@@ -181,6 +183,6 @@ fn what_cannot_be_detached_says_why_and_leaves_nothing() {
     assert!(refused.stderr.contains("nowhere"), "{refused:?}");
     let folders = std::fs::read_dir(home.data_dir().join("campaigns")).map_or(0, Iterator::count);
     assert_eq!(folders, 0);
-    let unknown = home.run(&["attach", "0123"]).expect(2);
-    assert!(unknown.stderr.contains("0123"), "{unknown:?}");
+    let nothing = home.run(&["attach", "0123"]).expect(1);
+    assert!(nothing.stderr.contains("nothing was run"), "{nothing:?}");
 }
