@@ -56,7 +56,7 @@ pub async fn examine(config: &WorkerConfig, data_dir: &Path, worker_id: &str) ->
     let root = rustix::process::geteuid().is_root();
     let how = match root {
         true => "root: volumes can be made",
-        false => "plain user: volumes are made by a helper container",
+        false => "plain user: volumes are made by a helper container, or held in a user namespace",
     };
     checks.push(check("user", CheckState::Ok, how));
     let rooms = rooms::connect(config, data_dir, worker_id, CancellationToken::new()).await;

@@ -69,6 +69,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
 /// In the foreground, to the end.
 pub(super) async fn go_on(row: CampaignRow, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let config = Config::load(global)?;
+    crate::telemetry::serve(config.metrics_listen).await?;
     let settings: CampaignSettings = serde_json::from_value(row.settings.clone())
         .map_err(|e| CliError::Failed(format!("campaign {}: its settings cannot be read: {e}", row.id)))?;
     let url = settings.llm_url.clone().or(config.llm_url.clone());

@@ -36,6 +36,9 @@ use crate::{
 pub struct Args {
     /// The question; `-` reads it from standard input (16 KiB at most).
     question: String,
+    /// Go on with a campaign of the same question that was begun and not ended, if there is one, without asking.
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     flags: Flags,
     /// Go on without this terminal, and print the campaign's id; `autoresearch attach ID` comes back to it.
@@ -108,7 +111,6 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         detach::leave_the_terminal();
     }
     let config = Config::load(&flags)?;
-    crate::telemetry::serve(config.metrics_listen).await?;
     let settings = settings(question(&args.question)?, &config);
     settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
     let keys = llm::Keys::from_env();
@@ -121,7 +123,8 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
     let data_dir = config.data_dir()?;
     if args.detached_as.is_none()
-        && let Some(row) = offered(&data_dir, &settings.question, printer).await?
+        && let Some(row) = waiting(&data_dir, &settings.question).await?
+        && (args.resume || wanted(row.id, printer).await)
     {
         return resume::go_on(row, global, printer).await;
     }
@@ -131,6 +134,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     }
 
     let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    crate::telemetry::serve(config.metrics_listen).await?;
     let session = Session::open_with(&data_dir, &options).await?;
     let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };
     notes.iter().for_each(|note| printer.say(note));
@@ -142,20 +146,23 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     finish(&ended?, printer)
 }
 
-/// A campaign with the same question that waits for somebody to go on with it: a person is asked, a script is told.
-async fn offered(data_dir: &Path, question: &str, printer: Printer) -> Result<Option<CampaignRow>, CliError> {
+/// A campaign with the same question that waits for somebody to go on with it.
+async fn waiting(data_dir: &Path, question: &str) -> Result<Option<CampaignRow>, CliError> {
     let journal = match Journal::open_read_only(data_dir, SystemClock::shared()) {
         Ok(journal) => journal,
         Err(error) if error.is_not_there() => return Ok(None),
         Err(error) => return Err(session::open_failed(&error)),
     };
-    let Some(row) = resume::waiting(&journal, question).await? else { return Ok(None) };
-    let id = row.id;
+    resume::waiting(&journal, question).await
+}
+
+/// Whether it is to be gone on with: a person is asked, a script is told.
+async fn wanted(id: CampaignId, printer: Printer) -> bool {
     if !(stdin().is_terminal() && stderr_is_terminal()) {
         printer.say(&format!(
-            "the same question was begun before and not ended: `autoresearch resume {id}` goes on with it; this is a new one"
+            "the same question was begun before and not ended: `autoresearch resume {id}` or `run --resume` goes on with it; this is a new one"
         ));
-        return Ok(None);
+        return false;
     }
     printer.say(&format!("campaign {id} has the same question and was not ended. Go on with it? [Y/n]"));
     let answer = kit::task::blocking("ask", || {
@@ -163,7 +170,7 @@ async fn offered(data_dir: &Path, question: &str, printer: Printer) -> Result<Op
         stdin().read_line(&mut line).map(|_| line)
     });
     let answer = answer.await.and_then(Result::ok).unwrap_or_default();
-    Ok((!answer.trim().to_lowercase().starts_with('n')).then_some(row))
+    !answer.trim().to_lowercase().starts_with('n')
 }
 
 /// Does `work` with the progress drawn and Ctrl-C heard.

@@ -120,8 +120,13 @@ mod tests {
 
     #[test]
     fn both_sides_name_the_arguments_in_the_same_order() {
-        let work =
-            Work::Make { worker: (1, 2), slot_uid: 3, log_bytes: [4, 5, 6], disk_bytes: 7, layers: vec!["/blob".into()] };
+        let work = Work::Make {
+            worker: (1, 2),
+            slot_uid: 3,
+            log_bytes: [4, 5, 6],
+            disk_bytes: 7,
+            layers: vec!["/blob".into()],
+        };
         let words = work.arguments(Path::new("/state/x"), &["/layers/0".into()]);
         assert_eq!(words, ["volume", "make", "/state/x", "1", "2", "3", "4", "5", "6", "/layers/0"]);
         assert_eq!(Work::Remove.arguments(Path::new("/x"), &[]), ["volume", "remove", "/x"]);
@@ -130,7 +135,13 @@ mod tests {
     #[test]
     fn what_the_program_says_comes_back_as_one_line() {
         let folder = tempfile::tempdir().unwrap();
-        let work = Work::Make { worker: (0, 0), slot_uid: 50_000, log_bytes: [0; 3], disk_bytes: 0, layers: Vec::new() };
+        let work = Work::Make {
+            worker: (0, 0),
+            slot_uid: 50_000,
+            log_bytes: [0; 3],
+            disk_bytes: 0,
+            layers: Vec::new(),
+        };
         let words = OwnHands.work(SandboxId::new(), folder.path(), &work).unwrap_err();
         assert!(words.contains("cannot open") && words.contains("volume.ext4"), "{words}");
         OwnHands.work(SandboxId::new(), &folder.path().join("gone"), &Work::Remove).unwrap();

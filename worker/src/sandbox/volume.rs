@@ -152,7 +152,8 @@ impl Volume {
         let limits = &class.limits;
         let held = self.holder().is_some();
         let layers = (0..class.layers.len()).map(|number| self.layer(number));
-        for path in [self.folder.clone(), self.mounted_at(), self.folder.join(VIEW)].into_iter().chain(layers) {
+        for path in [self.folder.clone(), self.mounted_at(), self.folder.join(VIEW)].into_iter().chain(layers)
+        {
             DirBuilder::new().mode(0o700).create(&path).map_err(|e| self.io("create", &path, &e))?;
         }
         if held {

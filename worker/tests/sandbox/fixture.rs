@@ -265,7 +265,9 @@ fn cgroups_of(worker_id: &str) -> Vec<String> {
     let roots = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|root| root.path());
     let roots: std::collections::BTreeSet<PathBuf> = roots.chain(bases()).collect();
     let mut found = Vec::new();
-    for parent in roots.into_iter().map(|root| root.join(format!("autoresearch-{worker_id}"))).filter(|p| p.exists()) {
+    for parent in
+        roots.into_iter().map(|root| root.join(format!("autoresearch-{worker_id}"))).filter(|p| p.exists())
+    {
         let sandboxes = fs::read_dir(&parent).unwrap().flatten().filter(|entry| entry.path().is_dir());
         let before = found.len();
         found.extend(sandboxes.map(|entry| entry.path().display().to_string()));

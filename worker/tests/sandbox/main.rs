@@ -12,6 +12,7 @@
 mod adopt;
 mod fixture;
 mod launcher;
+mod machine;
 
 use std::{collections::BTreeSet, fs, time::Duration, time::Instant};
 

@@ -203,8 +203,9 @@ fn a_frame_of_another_run_is_no_frame_of_this_one_although_its_place_and_its_seq
     let other = fs::read(segment_path(theirs.path(), 1)).unwrap();
     assert_eq!(bytes.len(), other.len());
     // The second frame of three.
-    let size = (bytes.len() - format::HEADER_BYTES) / 3;
-    let place = format::HEADER_BYTES + size..format::HEADER_BYTES + 2 * size;
+    let size = |at: usize| format::announced(&bytes[at..]).unwrap().0;
+    let at = format::HEADER_BYTES + size(format::HEADER_BYTES);
+    let place = at..at + size(at);
     bytes[place.clone()].copy_from_slice(&other[place.clone()]);
     fs::write(segment_path(ours.path(), 1), bytes).unwrap();
     let Err(SpoolError::Damaged { offset, .. }) = recover(ours.path(), run_id) else { panic!("it is read") };

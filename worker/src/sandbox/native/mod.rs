@@ -16,7 +16,9 @@ use kit::clock::Clock;
 use tokio::sync::OnceCell;
 
 use self::{groups::Groups, holder::Holder, prove::Proof, rights::Rights};
-use super::{Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp, volume::Volume};
+use super::{
+    Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp, volume::Volume,
+};
 
 mod adopt;
 mod describe;

@@ -33,7 +33,8 @@ impl Rights {
         if nix::unistd::geteuid().is_root() {
             return Ok(Self::Root);
         }
-        let number = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let number =
+            |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         if version(&release) < KERNEL_LEAST {
             return Err(format!(
@@ -117,7 +118,8 @@ fn granted(text: &str, names: &[&str]) -> Option<(u32, u32)> {
 }
 
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or_default());
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 

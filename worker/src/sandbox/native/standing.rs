@@ -21,7 +21,8 @@ pub(super) struct Host<'a> {
     pub cpusets: bool,
 }
 
-const AS_ROOT: &str = "run the worker as root: sudo systemd-run -p Delegate=yes -p KillMode=process autoresearch-worker serve";
+const AS_ROOT: &str =
+    "run the worker as root: sudo systemd-run -p Delegate=yes -p KillMode=process autoresearch-worker serve";
 const CPUSETS: &str = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload";
 
 /// As it was seen, where a test tried it and it did not hold; else as it is built.

@@ -12,7 +12,10 @@ use super::{
     groups::{make, set},
     rights::Rights,
 };
-use crate::sandbox::{SandboxClass, loops::{MountLine, find_tool}};
+use crate::sandbox::{
+    SandboxClass,
+    loops::{MountLine, find_tool},
+};
 
 /// Without each of these a run is not what it is said to be. The last one systemd does not leave to a user's services
 /// unless it is told to, and a quota holds without it.
@@ -25,7 +28,7 @@ const DELEGATED: &str = "trusted.delegate";
 const DELEGATED_TO_USERS: &str = "user.delegate";
 const PERIOD_MICROS: u64 = 100_000;
 const PLAIN_REMEDY: &str = "start the worker with a cgroup of its own: systemd-run --user --scope -p Delegate=yes autoresearch-worker serve";
-const REMEDY: &str = "start the worker as a service of its own: systemd-run -p Delegate=yes -p DelegateSubgroup=worker -p KillMode=process autoresearch-worker serve";
+const REMEDY: &str = "start the worker as a service of its own: systemd-run -p Delegate=yes -p KillMode=process autoresearch-worker serve";
 
 /// The node below which this worker makes its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +175,8 @@ fn is_given_by_manager(folder: &Path) -> bool {
 fn is_border(folder: &Path) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let owner = |path: &Path| fs::metadata(path).ok().map(|found| found.uid());
-    let whole = ["cgroup.procs", "cgroup.subtree_control"].iter().all(|file| owner(&folder.join(file)) == Some(own));
+    let whole =
+        ["cgroup.procs", "cgroup.subtree_control"].iter().all(|file| owner(&folder.join(file)) == Some(own));
     whole && owner(folder) == Some(own) && folder.parent().and_then(owner).is_some_and(|above| above != own)
 }
 
