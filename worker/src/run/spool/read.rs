@@ -338,7 +338,8 @@ impl SpoolReader {
             match size.checked_sub(rest.len()) {
                 None => self.start += size,
                 Some(beyond) => {
-                    let failed = |error| SpoolError::io("read", &segment_path(&self.folder, self.ordinal), error);
+                    let failed =
+                        |error| SpoolError::io("read", &segment_path(&self.folder, self.ordinal), error);
                     self.file.seek_relative(beyond as i64).map_err(failed)?;
                     self.buffer.clear();
                     self.start = 0;
