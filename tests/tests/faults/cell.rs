@@ -63,7 +63,6 @@ pub fn survives(fault: Fault, phase: Phase) {
         laptop_mebibytes: (fault == Fault::LaptopDiskFull).then_some(LAPTOP_MEBIBYTES),
         machine_mebibytes: (fault == Fault::MachineDiskFull).then_some(MACHINE_MEBIBYTES),
         worker_environment: SMALL,
-        ..Wishes::default()
     });
     let model = Model::start(instant.held_call());
     let mut command = model.research(&site, backend);
