@@ -29,11 +29,7 @@ use super::{
     state::State,
     take_up::TakenUp,
 };
-use crate::{
-    datasets::Lent,
-    packages::HeldLayer,
-    sandbox::SandboxId,
-};
+use crate::{datasets::Lent, packages::HeldLayer, sandbox::SandboxId};
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;
@@ -56,7 +52,7 @@ pub(super) enum Entry {
     /// At the beginning.
     New,
     /// Where an earlier process was killed.
-    TakenUp(TakenUp),
+    TakenUp(Box<TakenUp>),
 }
 
 impl Registry {
@@ -221,7 +217,7 @@ impl Registry {
             let driver = Driver::new(parts);
             match entry {
                 Entry::New => driver.run().await,
-                Entry::TakenUp(from) => driver.take_up(from).await,
+                Entry::TakenUp(from) => driver.take_up(*from).await,
             }
             run.finished_at_running_s.store(registry.running_s.load(Ordering::Relaxed), Ordering::Relaxed);
             registry.unfinished.send_modify(|count| *count = count.saturating_sub(1));

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    handle::Published,
     draft::Draft,
+    handle::Published,
     harvest::Meter,
     ledger::Reservation,
     record::{Lost, Record},

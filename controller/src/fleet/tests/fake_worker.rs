@@ -706,6 +706,14 @@ impl WorkerService for FakeWorker {
         self.faults().draining = true;
         Ok(Response::new(v1::DrainResponse::default()))
     }
+
+    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        Err(Status::unimplemented("join"))
+    }
+
+    async fn leave(&self, _: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        Err(Status::unimplemented("leave"))
+    }
 }
 
 #[tonic::async_trait]
