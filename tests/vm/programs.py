@@ -29,6 +29,7 @@ SETTINGS = {
 }
 # Name: the outcomes that are right here too, and why.
 DIFFERENT = {
+    "memory_page_cache": (["out_of_memory"], "files are on a tmpfs, which is the run's memory and no cache of it"),
     "output_fills_the_disk": (["timed_out"], "what is past a stream's limit is forgotten and fills no disk"),
 }
 # Name: what a program may call reached, and why it is not.
