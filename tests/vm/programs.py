@@ -34,6 +34,7 @@ DIFFERENT = {
 }
 # Name: what a program may call reached, and why it is not.
 HARMLESS = {
+    "memory_tmpfs": ("REACHED 64 MiB on /work tmpfs", "the volume is one, with the disk limit of 64 MiB as its size"),
     "deceit_cut_logs": ("REACHED no append", "its output is a pipe, to which that flag is nothing; both lines are checked"),
 }
 
