@@ -19,12 +19,13 @@ use std::{path::PathBuf, time::Duration};
 use kit::task::CancellationToken;
 
 use crate::{
-    campaign::{CampaignSettings, Watchers},
+    campaign::{self, CampaignEnd, CampaignSettings, Watchers},
     cli::{
         error::CliError,
-        research::{Thinking, research},
+        research::{self, Thinking, research},
         session::Session,
     },
+    journal::CampaignId,
     llm,
 };
 
@@ -103,22 +104,64 @@ impl AutoResearch {
         let settings = CampaignSettings {
             question: question.trim().to_owned(),
             data_set: dataset.map(str::to_owned),
+            llm_url: self.llm_url.clone(),
             ..self.settings.clone()
         };
         settings.check().map_err(|e| Error::Usage(e.to_string()))?;
         let thinking = Thinking::open(&settings.llm, self.llm_url.clone(), llm::Keys::from_env())?;
         thinking.accepts(&settings)?;
         let session = Session::open(&self.data_dir, settings.backend.as_deref()).await?;
-        let ended = research(&session, thinking, settings, Watchers::nobody(), self.cancel.clone()).await;
+        let ended = research(
+            &session,
+            thinking,
+            CampaignId::new(),
+            settings,
+            Watchers::nobody(),
+            self.cancel.clone(),
+        )
+        .await;
         session.end().await;
-        let end = ended?;
-        Ok(Outcome {
+        Ok(Outcome::of(ended?))
+    }
+
+    /// Goes on with a campaign that nobody runs, where a kill or an interruption left it, with the settings that it was
+    /// begun with; of one that is over it gives the outcome again.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such campaign, [`Error::Failed`] where there is no report.
+    pub async fn resume(&self, id: &str) -> Result<Outcome, Error> {
+        let session = Session::open(&self.data_dir, self.settings.backend.as_deref()).await?;
+        let ended = self.resumed(&session, id).await;
+        session.end().await;
+        Ok(Outcome::of(ended?))
+    }
+
+    async fn resumed(&self, session: &Session, id: &str) -> Result<CampaignEnd, Error> {
+        let wrong = |error: crate::journal::JournalError| Error::Usage(error.to_string());
+        let id = session.journal.find_campaign(id).await.map_err(wrong)?;
+        let over = campaign::end_of(&session.journal, id).await.map_err(|e| Error::Failed(e.to_string()))?;
+        if let Some(end) = over {
+            return Ok(end);
+        }
+        let row = session.journal.campaign(id).await.map_err(wrong)?;
+        let settings: CampaignSettings =
+            serde_json::from_value(row.settings).map_err(|e| Error::Failed(e.to_string()))?;
+        let url = settings.llm_url.clone().or_else(|| self.llm_url.clone());
+        let thinking = Thinking::open(&settings.llm, url, llm::Keys::from_env())?;
+        let (watchers, cancel) = (Watchers::nobody(), self.cancel.clone());
+        Ok(research::resume(session, thinking, id, &settings, watchers, cancel).await?)
+    }
+}
+
+impl Outcome {
+    fn of(end: CampaignEnd) -> Self {
+        Self {
             id: end.id.to_string(),
             summary: end.answer,
             stopped_by: end.stopped_by.words().to_owned(),
             report: end.report_path,
             any_succeeded: end.any_succeeded,
-        })
+        }
     }
 }
 

@@ -5,8 +5,25 @@ use std::{path::Path, process::Command};
 #[test]
 fn help_is_as_committed() {
     let mut all = String::new();
-    for command in ["", "run", "exec", "list", "show", "logs", "report", "doctor"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+    for command in [
+        "",
+        "run",
+        "exec",
+        "list",
+        "show",
+        "logs",
+        "report",
+        "worker",
+        "worker add",
+        "worker invite",
+        "worker list",
+        "worker show",
+        "worker drain",
+        "worker revoke",
+        "worker remove",
+        "doctor",
+    ] {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = Command::new(env!("CARGO_BIN_EXE_autoresearch"))
             .args(&arguments)
             .env_clear()

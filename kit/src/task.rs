@@ -32,16 +32,29 @@ where
     tokio::spawn(watch(name, inner))
 }
 
-/// Runs blocking work off the event loop. The result is `None` where it panicked.
+/// Runs blocking work off the event loop. The result is `None` where it panicked. Where the program is going down and takes no
+/// more work this never returns: whoever waits goes down too, and must not take it for a failure that is to be acted on.
 pub async fn blocking<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    watch(name, tokio::task::spawn_blocking(work)).await
+    let working = tokio::task::spawn_blocking(work);
+    let ended = async {
+        match working.await {
+            // Nobody here cancels such work: only a runtime that shuts down does.
+            Err(error) if error.is_cancelled() => std::future::pending().await,
+            ended => ended,
+        }
+    };
+    told(name, ended.await)
 }
 
 async fn watch<T>(name: &'static str, inner: tokio::task::JoinHandle<T>) -> Option<T> {
-    match inner.await {
+    told(name, inner.await)
+}
+
+fn told<T>(name: &'static str, ended: Result<T, tokio::task::JoinError>) -> Option<T> {
+    match ended {
         Ok(value) => Some(value),
         Err(error) => {
             if error.is_panic() {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub mod canary;
 /// An engine of its own for one test, so that it may be killed.
 pub mod engine;
+/// Faults at an exact instant, each with the proof that it happened.
+pub mod faults;
 /// A home of its own for one test: data folder, environment, commands, and what must be gone at the end.
 pub mod home;
 /// What of ours is on this machine: containers, mounts, loop devices, processes.

@@ -39,6 +39,7 @@ pub struct WorkerProcess {
     child: Child,
     /// Where its state lies: where the local worker of the home would have it, so that what it leaves is seen.
     pub folder: PathBuf,
+    log: PathBuf,
     environment: Vec<(String, String)>,
 }
 
@@ -49,12 +50,29 @@ impl WorkerProcess {
     /// Where it cannot be started.
     #[must_use]
     pub fn start(home: &Home, environment: &[(&str, &str)]) -> Self {
-        let folder = home.data_dir().join("worker");
-        std::fs::create_dir_all(&folder).expect("the worker's folder");
         let environment: Vec<_> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let child = spawn(home, &folder, &environment);
-        Self { child, folder, environment }
+        Self::start_at(home, &home.data_dir().join("worker"), &home.path().join("worker.log"), environment)
+    }
+
+    /// The same with its state and its log where a test wants them: on another machine, so to say.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn start_at(home: &Home, folder: &Path, log: &Path, environment: Vec<(String, String)>) -> Self {
+        std::fs::create_dir_all(folder).expect("the worker's folder");
+        let child = spawn(home, folder, log, &environment);
+        Self { child, folder: folder.to_owned(), log: log.to_owned(), environment }
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// Where it is none.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid")
     }
 
     /// SIGKILL.
@@ -67,8 +85,12 @@ impl WorkerProcess {
     }
 
     /// A new process on the same folder.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
     pub fn restart(&mut self, home: &Home) {
-        self.child = spawn(home, &self.folder, &self.environment);
+        std::fs::create_dir_all(&self.folder).expect("the worker's folder");
+        self.child = spawn(home, &self.folder, &self.log, &self.environment);
     }
 
     /// Resident memory, in bytes.
@@ -140,12 +162,12 @@ impl Drop for WorkerProcess {
     }
 }
 
-fn spawn(home: &Home, folder: &Path, environment: &[(String, String)]) -> Child {
+fn spawn(home: &Home, folder: &Path, log: &Path, environment: &[(String, String)]) -> Child {
     let mut command = Command::new(binary("autoresearch-worker"));
     home.dress(&mut command);
     command.args(["serve", "--log", "warn", "--data-dir"]).arg(folder);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let log = File::options().create(true).append(true).open(home.path().join("worker.log")).expect("a log");
+    let log = File::options().create(true).append(true).open(log).expect("a log");
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
     command.spawn().expect("the worker starts")
 }

@@ -16,6 +16,8 @@ pub mod host;
 mod idle;
 /// The images of a backend, as runs ask for them.
 pub mod images;
+/// An engine that was not there at the start.
+mod late;
 /// How connections come in, and whose they are.
 pub mod listen;
 /// The real backends, images and slots.

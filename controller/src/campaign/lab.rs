@@ -50,7 +50,7 @@ pub trait Lab: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError>;
 
-    /// As [`Fleet::end`]: a run that an earlier process started, on this worker or on one that is not known, followed to its
+    /// As [`Fleet::resume`]: a run that an earlier process started, on this worker or on one that is not known, followed to its
     /// end; lost where no worker knows it. The sink is told where it was found.
     ///
     /// # Errors
@@ -99,11 +99,11 @@ impl Lab for Fleet {
     async fn end(
         &self,
         start: v1::StartRunRequest,
-        _worker_id: Option<&str>,
+        worker_id: Option<&str>,
         sink: &mut dyn RunSink,
         cancel: &CancellationToken,
     ) -> Result<RunEnd, FleetError> {
-        Self::end(self, &start, sink, cancel).await
+        Self::resume(self, &start, worker_id, sink, cancel).await
     }
 }
 

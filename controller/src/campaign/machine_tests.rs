@@ -202,3 +202,49 @@ fn what_cannot_be_mended_in_one_variant_leaves_the_experiment() {
     assert_eq!(machine.step(Event::ProgramFaulty { voidable: true }), Ok(Some(Action::Void)));
     assert_eq!(machine.step(Event::Voided), Ok(Some(Action::Run { look: 0 })));
 }
+
+/// What may happen in a state, stops included.
+fn meant(machine: &Machine) -> Vec<Event> {
+    let taken = |event: &Event| machine.clone().step(*event).is_ok();
+    events().into_iter().filter(taken).collect()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Any bounds, any events, killed after any of them and taken up from what was stored: the same states as without the
+    /// kills, the bounds kept, and the report always reached.
+    #[test]
+    fn killed_anywhere_it_goes_through_the_same_states_and_reports(
+        iterations in 1..4u32,
+        plans in 1..4u32,
+        repairs in 0..4u32,
+        choices in proptest::collection::vec(proptest::prelude::any::<(u16, bool)>(), 400),
+    ) {
+        let bounds = Bounds { iterations, plans, repairs };
+        let (mut machine, mut unkilled) = (Machine::new(bounds), Machine::new(bounds));
+        let (mut refused, mut reports) = (0, 0);
+        for (choice, kill) in choices {
+            if matches!(machine.state, State::Ended { .. }) {
+                break;
+            }
+            let events = meant(&machine);
+            assert!(!events.is_empty(), "{:?} waits for nothing", machine.state);
+            let event = events[usize::from(choice) % events.len()];
+            let action = machine.step(event).unwrap();
+            assert_eq!(unkilled.step(event).unwrap(), action);
+            if kill {
+                machine = rmp_serde::from_slice(&rmp_serde::to_vec_named(&machine).unwrap()).unwrap();
+            }
+            assert_eq!(machine, unkilled);
+            refused = if event == Event::PlanUnsound { refused + 1 } else { 0 };
+            reports += u32::from(matches!(action, Some(Action::Report { .. })) && !matches!(event, Event::Stop { .. }));
+            assert!(refused <= plans && machine.iteration <= iterations && machine.repairs <= repairs);
+        }
+        // Longest of all: stops while the report is written are taken and change nothing.
+        if !matches!(machine.state, State::Ended { .. }) {
+            assert!(matches!(machine.state, State::Reporting { .. } | State::Closing { .. }), "{:?}", machine.state);
+        }
+        assert!(reports <= 1);
+    }
+}

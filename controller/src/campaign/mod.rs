@@ -62,6 +62,7 @@ pub use lab::{DataSet, Lab};
 pub use machine::StoppedBy;
 pub use model::{ModelError, ModelResearcher};
 pub use progress::{Progress, Watchers};
+pub use record::outcome_word_of;
 pub use run::{CampaignEnd, cancel_campaign, end_of, is_resumable, resume_campaign, run_campaign};
 pub use settings::{CampaignSettings, SettingsError};
 

@@ -34,6 +34,13 @@ pub fn outcome_word(kind: v1::OutcomeKind) -> &'static str {
     }
 }
 
+/// The word for an outcome, from the journal's text; "unknown" where it is none.
+#[must_use]
+pub fn outcome_word_of(text: &str) -> &'static str {
+    let kinds = (0..64).map_while(|n| v1::OutcomeKind::try_from(n).ok());
+    kinds.map(outcome_word).find(|word| *word == text).unwrap_or("unknown")
+}
+
 /// Why a run is `lost`, as WORKER.md's word; `None` for every other outcome.
 #[must_use]
 pub fn lost_cause_word(cause: v1::LostCause) -> Option<String> {

@@ -382,3 +382,54 @@ pub trait Researcher: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<Decision, ResearchError>;
 }
+
+/// Nobody: for the end of a campaign that needs no more thinking. It has the name of whoever thought before.
+pub struct Absent(pub String);
+
+impl Absent {
+    fn nobody<T>(purpose: &'static str) -> Result<T, ResearchError> {
+        Err(ResearchError::Provider {
+            purpose,
+            detail: "nobody is asked for the end of a campaign".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Researcher for Absent {
+    fn name(&self) -> String {
+        self.0.clone()
+    }
+
+    fn first_line(&self) -> String {
+        self.0.clone()
+    }
+
+    fn accepts(&self, _: &str) -> Result<(), ResearchError> {
+        Self::nobody("a question")
+    }
+
+    async fn plan(&self, _: &PlanContext, _: &CancellationToken) -> Result<Planned, ResearchError> {
+        Self::nobody("plan")
+    }
+
+    async fn code(&self, _: &CodeContext, _: &CancellationToken) -> Result<Program, ResearchError> {
+        Self::nobody("code")
+    }
+
+    async fn repair(&self, _: &RepairContext, _: &CancellationToken) -> Result<Program, ResearchError> {
+        Self::nobody("repair")
+    }
+
+    async fn interpret(
+        &self,
+        _: &InterpretContext,
+        _: &CancellationToken,
+    ) -> Result<Interpretation, ResearchError> {
+        Self::nobody("interpret")
+    }
+
+    async fn decide(&self, _: &DecideContext, _: &CancellationToken) -> Result<Decision, ResearchError> {
+        Self::nobody("decide")
+    }
+}

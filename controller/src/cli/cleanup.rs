@@ -1,8 +1,9 @@
-//! What a killed command left behind is ended before the next one: its campaign is marked as interrupted, its runs are
-//! cancelled on the worker, followed to their end and released, and a worker that was killed itself is started once, because
-//! its start sweeps.
+//! What a killed `exec` left behind is ended before the next command: its campaign is marked as interrupted, its run is
+//! cancelled on the worker, followed to its end and released; and a worker that was killed itself is started once, because
+//! its start sweeps. A research campaign that can be gone on with is left as it is: its runs go on by themselves and are
+//! fetched by `autoresearch resume`. Of one that is over, what the worker still keeps is let go.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use kit::{clock::SystemClock, task::CancellationToken};
 use proto::v1;
@@ -13,9 +14,9 @@ use super::{
     session::journal_failed,
 };
 use crate::{
-    campaign::{executor::sink::JournalSink, progress::Watchers},
+    campaign::{executor::sink::JournalSink, is_resumable, progress::Watchers},
     fleet::{Fleet, Link, RunEnd},
-    journal::{CampaignId, CampaignState, EndedHere, Journal, RunRow},
+    journal::{CampaignId, CampaignKind, CampaignState, EndedHere, Journal, RunRow},
 };
 
 /// Before a command that only reads: where a kill left something, a worker is started, does its sweep, and goes.
@@ -55,22 +56,29 @@ fn left_something(data_dir: &Path) -> bool {
     dead && local_worker::left_something(data_dir)
 }
 
-/// Campaigns that are marked as running and belong to no living command.
+/// Campaigns of `exec` that are marked as running and belong to no living command.
 async fn ownerless(journal: &Journal) -> Result<Vec<CampaignId>, CliError> {
     let campaigns = journal.list_campaigns(true).await.map_err(journal_failed)?;
     let running = |state| matches!(state, CampaignState::Running | CampaignState::Paused);
     Ok(campaigns
         .into_iter()
-        .filter(|campaign| running(campaign.state) && matches!(journal.is_owned(campaign.id), Ok(None)))
+        .filter(|campaign| campaign.kind == CampaignKind::Exec && running(campaign.state))
+        .filter(|campaign| matches!(journal.is_owned(campaign.id), Ok(None)))
         .map(|campaign| campaign.id)
         .collect())
 }
 
-/// Runs that no living command follows: not over, or over and not yet fetched and released.
+/// Runs that no living command follows and none will: not over, or over and not yet fetched and released.
 async fn abandoned(journal: &Journal) -> Result<Vec<RunRow>, CliError> {
     let mut runs = journal.unfinished_runs().await.map_err(journal_failed)?;
     runs.extend(journal.unreleased_runs().await.map_err(journal_failed)?);
-    runs.retain(|run| matches!(journal.is_owned(run.campaign), Ok(None)));
+    if runs.is_empty() {
+        return Ok(runs);
+    }
+    let campaigns = journal.list_campaigns(true).await.map_err(journal_failed)?;
+    let waiting: BTreeSet<CampaignId> =
+        campaigns.iter().filter(|row| is_resumable(row)).map(|row| row.id).collect();
+    runs.retain(|run| !waiting.contains(&run.campaign) && matches!(journal.is_owned(run.campaign), Ok(None)));
     Ok(runs)
 }
 

@@ -4,7 +4,8 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use kit::clock::Clock;
+use kit::{clock::Clock, task::CancellationToken};
+use tokio_util::sync::DropGuard;
 
 use super::{
     error::{CliError, chain},
@@ -12,7 +13,7 @@ use super::{
     registry::Registry,
 };
 use crate::{
-    fleet::{Fleet, Link},
+    fleet::{Fleet, Link, Wish},
     journal::{FleetState, FleetWorkerRow, Journal, JournalError},
 };
 
@@ -22,6 +23,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(20);
 const FIRST_ARRIVAL: Duration = Duration::from_secs(60);
 /// A command that ends waits so long for the local worker to go (WORKER §6).
 const GOODBYE: Duration = Duration::from_secs(5);
+/// What another command has changed in the registry is seen so soon.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The workers of one command.
 pub struct Workers {
@@ -31,6 +34,7 @@ pub struct Workers {
     pub notes: Vec<String>,
     /// Keeps the port open where workers dial in.
     _registry: Registry,
+    _following: DropGuard,
 }
 
 impl Workers {
@@ -50,13 +54,13 @@ impl Workers {
         if let Err(error) = registry.listen(&rows, listen).await {
             notes.push(error.to_string());
         }
-        let wanted: Vec<&FleetWorkerRow> = rows.iter().filter(|row| may_run(row)).collect();
+        let wanted: Vec<&FleetWorkerRow> = rows.iter().filter(|row| may_be_reached(row)).collect();
         let local = if rows.is_empty() || has_local_runs(data_dir, journal).await? {
             Some(LocalWorker::new(data_dir, Arc::clone(clock)))
         } else {
             None
         };
-        if wanted.is_empty() && local.is_none() {
+        if !rows.iter().any(may_run) && local.is_none() {
             return Err(nobody_may_run(&rows));
         }
         let mut links = Vec::new();
@@ -65,7 +69,10 @@ impl Workers {
             match registry.dialer(row) {
                 Ok(dialer) => {
                     let link = Link::unopened(dialer);
-                    asked.push((row, Arc::clone(&link)));
+                    link.wish(wish(Some(row)));
+                    if may_run(row) {
+                        asked.push((row, Arc::clone(&link)));
+                    }
                     links.push(link);
                 }
                 Err(error) => notes.push(error.to_string()),
@@ -94,7 +101,9 @@ impl Workers {
             links.push(opened.map_err(|e| CliError::Usage(chain(&e)))?);
             reached += 1;
         }
-        let workers = Self { links, local, notes, _registry: registry };
+        let stop = CancellationToken::new();
+        kit::task::spawn("registry", follow(journal.clone(), links.clone(), stop.clone()));
+        let workers = Self { links, local, notes, _registry: registry, _following: stop.drop_guard() };
         if reached == 0 {
             let problem = workers.notes.join("; ");
             workers.end().await;
@@ -127,6 +136,41 @@ impl Workers {
 
 fn may_run(row: &FleetWorkerRow) -> bool {
     matches!(row.state, FleetState::Active | FleetState::Invited)
+}
+
+/// Also those that get nothing new: they may still have runs.
+fn may_be_reached(row: &FleetWorkerRow) -> bool {
+    row.state != FleetState::Revoked
+}
+
+/// What the registry says of a worker, for its link.
+fn wish(row: Option<&FleetWorkerRow>) -> Wish {
+    match row.map(|row| row.state) {
+        Some(FleetState::Active | FleetState::Invited) => Wish::Use,
+        Some(FleetState::Drained | FleetState::SetAside) => Wish::NothingNew,
+        Some(FleetState::Revoked) => Wish::Cut("it was revoked".to_owned()),
+        None => Wish::Cut("it was removed".to_owned()),
+    }
+}
+
+/// What the user says in another terminal (drain, revoke, remove) reaches this command's links.
+async fn follow(journal: Journal, links: Vec<Arc<Link>>, stop: CancellationToken) {
+    let links: Vec<_> = links.iter().map(Arc::downgrade).collect();
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        let rows = match journal.fleet_workers().await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the registry of workers cannot be read");
+                continue;
+            }
+        };
+        for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+            let name = link.name();
+            if name != local_worker::NAME {
+                link.wish(wish(rows.iter().find(|row| row.name == name)));
+            }
+        }
+    }
 }
 
 fn nobody_may_run(rows: &[FleetWorkerRow]) -> CliError {

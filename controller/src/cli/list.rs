@@ -6,7 +6,7 @@ use super::{
     Global,
     error::CliError,
     out::{Format, Printer, table},
-    session,
+    resume, session,
 };
 use crate::journal::CampaignRow;
 
@@ -26,6 +26,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         return Ok(ExitCode::SUCCESS);
     };
     let campaigns = journal.list_campaigns(args.all).await.map_err(session::journal_failed)?;
+    let campaigns: Vec<CampaignRow> = campaigns.into_iter().map(|row| resume::seen(&journal, row)).collect();
     if printer.format == Format::Json {
         for campaign in &campaigns {
             printer.result(&json(campaign), "")?;
@@ -52,6 +53,7 @@ pub(super) fn json(campaign: &CampaignRow) -> serde_json::Value {
         "outcomes": campaign.outcomes,
         "answer": campaign.answer,
         "report": campaign.report,
+        "resume": resume::advice(campaign),
     })
 }
 

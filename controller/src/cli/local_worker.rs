@@ -62,7 +62,7 @@ pub fn left_something(data_dir: &Path) -> bool {
 
 /// The program that has the hidden command: this one, or, for a program that only links the library, the one named in
 /// AUTORESEARCH_PROGRAM, the one beside it or above its folder, or the one on PATH.
-fn program() -> Result<PathBuf, String> {
+pub(super) fn program() -> Result<PathBuf, String> {
     const NAME: &str = "autoresearch";
     if let Some(named) = std::env::var_os("AUTORESEARCH_PROGRAM") {
         return Ok(named.into());

@@ -5,12 +5,16 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+/// Watching a campaign of another process.
+mod attach;
 /// What a killed command left behind is ended before the next one.
 mod cleanup;
 /// Defaults, file, environment, flags.
 pub mod config;
 /// From the registry to a fleet.
 mod connect;
+/// Going on without the terminal.
+mod detach;
 mod doctor;
 /// What a command ends with.
 pub mod error;
@@ -27,13 +31,15 @@ mod registry;
 mod report;
 /// From settings to the end of a campaign.
 pub(crate) mod research;
+/// Going on with a campaign.
+mod resume;
 mod run;
 /// Journal and workers of one command.
 pub(crate) mod session;
 mod show;
 /// Ctrl-C once, and twice.
 mod signals;
-/// Pause, resume, cancel, hint, budget.
+/// Pause, cancel, hint, budget.
 mod steer;
 /// Values of flags that name what is wrong with them.
 mod values;
@@ -86,7 +92,8 @@ enum Command {
     Logs(logs::Args),
     Report(report::Args),
     Pause(steer::Pause),
-    Resume(steer::Resume),
+    Resume(resume::Args),
+    Attach(attach::Args),
     Cancel(steer::Cancel),
     Hint(steer::Hint),
     Budget(steer::Budget),
@@ -159,7 +166,8 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<ExitCode, CliError> {
         Command::Logs(args) => logs::run(args, &global, printer).await,
         Command::Report(args) => report::run(args, &global, printer).await,
         Command::Pause(args) => steer::pause(args, &global, printer).await,
-        Command::Resume(args) => steer::resume(args, &global, printer).await,
+        Command::Resume(args) => resume::run(args, &global, printer).await,
+        Command::Attach(args) => attach::run(args, &global, printer).await,
         Command::Cancel(args) => steer::cancel(args, &global, printer).await,
         Command::Hint(args) => steer::hint(args, &global, printer).await,
         Command::Budget(args) => steer::budget(args, &global, printer).await,

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     campaign::{
-        self, CampaignEnd, CampaignSettings, DataSet, Deps, ModelResearcher, Watchers,
+        self, CampaignEnd, CampaignError, CampaignSettings, DataSet, Deps, ModelResearcher, Watchers,
         lab::data_set_names,
         offline::{self, Offline},
         researcher::{Researcher, Wishes},
     },
-    journal::CampaignId,
+    journal::{CampaignId, CampaignRow},
     llm,
 };
 
@@ -27,6 +27,7 @@ use crate::{
 pub(crate) async fn research(
     session: &Session,
     thinking: Thinking,
+    id: CampaignId,
     settings: CampaignSettings,
     watchers: Watchers,
     cancel: CancellationToken,
@@ -34,20 +35,56 @@ pub(crate) async fn research(
     if let Some(name) = &settings.data_set {
         there(name, session)?;
     }
-    let id = CampaignId::new();
-    let deps = Deps {
+    let researcher = thinking.researcher(session, id, &settings)?;
+    let ended = campaign::run_campaign(deps(session, researcher, watchers), id, settings, cancel).await;
+    ended.map_err(failed)
+}
+
+/// A campaign that nobody runs, from where it was left to its end.
+///
+/// # Errors
+/// Where it ended without a report, or somebody runs it after all.
+pub(crate) async fn resume(
+    session: &Session,
+    thinking: Thinking,
+    id: CampaignId,
+    settings: &CampaignSettings,
+    watchers: Watchers,
+    cancel: CancellationToken,
+) -> Result<CampaignEnd, CliError> {
+    let researcher = thinking.researcher(session, id, settings)?;
+    campaign::resume_campaign(deps(session, researcher, watchers), id, cancel).await.map_err(failed)
+}
+
+/// The end of a campaign that nobody runs, with the report of what it has. Nobody thinks for that.
+///
+/// # Errors
+/// As [`resume`].
+pub(crate) async fn cancel(
+    session: &Session,
+    row: &CampaignRow,
+    watchers: Watchers,
+) -> Result<CampaignEnd, CliError> {
+    let researcher = Arc::new(campaign::researcher::Absent(row.researcher.clone()));
+    campaign::cancel_campaign(deps(session, researcher, watchers), row.id).await.map_err(failed)
+}
+
+fn deps(session: &Session, researcher: Arc<dyn Researcher>, watchers: Watchers) -> Deps {
+    Deps {
         journal: session.journal.clone(),
         fleet: Arc::new(session.fleet.clone()),
-        researcher: thinking.researcher(session, id, &settings)?,
+        researcher,
         clock: session.clock.clone(),
         progress: watchers,
         data_sets: data_sets(),
-    };
-    let ended = campaign::run_campaign(deps, id, settings, cancel).await;
-    ended.map_err(|error| match error.is_usage() {
+    }
+}
+
+fn failed(error: CampaignError) -> CliError {
+    match error.is_usage() {
         true => CliError::Usage(chain(&error)),
         false => CliError::Failed(chain(&error)),
-    })
+    }
 }
 
 /// Whether anybody has this data set: it ships with the program, or a worker keeps it.

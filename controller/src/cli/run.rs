@@ -1,24 +1,30 @@
 //! `autoresearch run QUESTION`
 
-use std::{io::Read as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Read as _, stdin},
+    path::Path,
+    process::ExitCode,
+};
 
-use kit::{duration::Span, task::CancellationToken};
+use kit::{clock::SystemClock, duration::Span, task::CancellationToken};
 use serde::Serialize;
 
 use super::{
     Global,
     config::Config,
+    detach,
     error::CliError,
-    out::Printer,
+    out::{Printer, stderr_is_terminal},
     progress,
     research::{Thinking, research},
+    resume, session,
     session::{Session, SessionOptions},
     signals,
     values::{Count, Dollars},
 };
 use crate::{
     campaign::{CampaignEnd, CampaignSettings, Watchers, settings::QUESTION_BYTES},
-    journal::CampaignState,
+    journal::{CampaignId, CampaignRow, CampaignState, Journal},
     llm,
 };
 
@@ -30,8 +36,17 @@ use crate::{
 pub struct Args {
     /// The question; `-` reads it from standard input (16 KiB at most).
     question: String,
+    /// Go on with a campaign of the same question that was begun and not ended, if there is one, without asking.
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     flags: Flags,
+    /// Go on without this terminal, and print the campaign's id; `autoresearch attach ID` comes back to it.
+    #[arg(long)]
+    detach: bool,
+    /// Who `--detach` started.
+    #[arg(long, hide = true, value_name = "ID")]
+    detached_as: Option<CampaignId>,
 }
 
 /// What may also stand in `autoresearch.toml` or AUTORESEARCH_*. Only what was given is merged.
@@ -92,8 +107,10 @@ struct Flags {
 
 pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let flags = Flags { data_dir: global.data_dir.clone(), ..args.flags };
+    if args.detached_as.is_some() {
+        detach::leave_the_terminal();
+    }
     let config = Config::load(&flags)?;
-    crate::telemetry::serve(config.metrics_listen).await?;
     let settings = settings(question(&args.question)?, &config);
     settings.check().map_err(|e| CliError::Usage(e.to_string()))?;
     let keys = llm::Keys::from_env();
@@ -105,33 +122,73 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         printer.say(&format!("keys seen and not used: {} (choose a model with --llm)", seen.join(", ")));
     }
     let data_dir = config.data_dir()?;
+    if args.detached_as.is_none()
+        && let Some(row) = waiting(&data_dir, &settings.question).await?
+        && (args.resume || wanted(row.id, printer).await)
+    {
+        return resume::go_on(row, global, printer).await;
+    }
+    let id = args.detached_as.unwrap_or_else(CampaignId::new);
+    if args.detach {
+        return detach::detach(id, &settings.question, global, printer).await;
+    }
 
     let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    crate::telemetry::serve(config.metrics_listen).await?;
     let session = Session::open_with(&data_dir, &options).await?;
     let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };
     notes.iter().for_each(|note| printer.say(note));
-    let ended = watched(&session, thinking, settings, printer).await;
+    let ended = watched(printer, async |watchers, cancel| {
+        research(&session, thinking, id, settings, watchers, cancel).await
+    })
+    .await;
     session.end().await;
     finish(&ended?, printer)
 }
 
-async fn watched(
-    session: &Session,
-    thinking: Thinking,
-    settings: CampaignSettings,
+/// A campaign with the same question that waits for somebody to go on with it.
+async fn waiting(data_dir: &Path, question: &str) -> Result<Option<CampaignRow>, CliError> {
+    let journal = match Journal::open_read_only(data_dir, SystemClock::shared()) {
+        Ok(journal) => journal,
+        Err(error) if error.is_not_there() => return Ok(None),
+        Err(error) => return Err(session::open_failed(&error)),
+    };
+    resume::waiting(&journal, question).await
+}
+
+/// Whether it is to be gone on with: a person is asked, a script is told.
+async fn wanted(id: CampaignId, printer: Printer) -> bool {
+    if !(stdin().is_terminal() && stderr_is_terminal()) {
+        printer.say(&format!(
+            "the same question was begun before and not ended: `autoresearch resume {id}` or `run --resume` goes on with it; this is a new one"
+        ));
+        return false;
+    }
+    printer.say(&format!("campaign {id} has the same question and was not ended. Go on with it? [Y/n]"));
+    let answer = kit::task::blocking("ask", || {
+        let mut line = String::new();
+        stdin().read_line(&mut line).map(|_| line)
+    });
+    let answer = answer.await.and_then(Result::ok).unwrap_or_default();
+    !answer.trim().to_lowercase().starts_with('n')
+}
+
+/// Does `work` with the progress drawn and Ctrl-C heard.
+pub(super) async fn watched<T>(
     printer: Printer,
-) -> Result<CampaignEnd, CliError> {
+    work: impl AsyncFnOnce(Watchers, CancellationToken) -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let cancel = CancellationToken::new();
     signals::listen(cancel.clone(), printer)?;
     let (watchers, events) = Watchers::channel();
     let drawing = kit::task::spawn("progress", progress::draw(events, printer));
-    let ended = research(session, thinking, settings, watchers, cancel).await;
+    let ended = work(watchers, cancel).await;
     // The last sender went with the campaign.
     drawing.await.ok();
     ended
 }
 
-fn finish(end: &CampaignEnd, printer: Printer) -> Result<ExitCode, CliError> {
+pub(super) fn finish(end: &CampaignEnd, printer: Printer) -> Result<ExitCode, CliError> {
     let path = end.report_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let json = serde_json::json!({
         "id": end.id.to_string(),
@@ -140,6 +197,9 @@ fn finish(end: &CampaignEnd, printer: Printer) -> Result<ExitCode, CliError> {
         "stopped_by": end.stopped_by.words(),
         "report": path,
     });
+    if end.state == CampaignState::Interrupted {
+        printer.say(&format!("go on with `autoresearch resume {}`", end.id));
+    }
     printer.result(&json, &format!("{}\n{path}", end.answer))?;
     Ok(match end.state {
         CampaignState::Interrupted => CliError::Interrupted.exit_code(),

@@ -7,7 +7,7 @@ use super::{
     error::CliError,
     list,
     out::{Printer, table},
-    session,
+    resume, session,
 };
 use crate::journal::{CampaignRow, RunRow};
 
@@ -22,6 +22,7 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
     let journal = session::read_or_fail(global).await?;
     let id = journal.find_campaign(&args.id).await.map_err(session::not_found)?;
     let campaign = journal.campaign(id).await.map_err(session::journal_failed)?;
+    let campaign = resume::seen(&journal, campaign);
     let runs = journal.runs(id).await.map_err(session::journal_failed)?;
     let mut json = list::json(&campaign);
     json["settings"] = campaign.settings.clone();
@@ -59,6 +60,9 @@ fn text(campaign: &CampaignRow, runs: &[RunRow]) -> String {
     fact("started", &list::when(campaign.created_ns));
     if let Some(reason) = &campaign.stop_reason {
         fact("stopped by", reason);
+    }
+    if let Some(command) = resume::advice(campaign) {
+        fact("go on with", &command);
     }
     if let Some(report) = &campaign.report {
         fact("report", &report.html.display().to_string());

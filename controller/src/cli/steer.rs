@@ -1,4 +1,4 @@
-//! `autoresearch pause | resume | cancel | hint | budget ID`: what a terminal wants of a campaign that another one runs. It is
+//! `autoresearch pause | cancel | hint | budget ID`: what a terminal wants of a campaign that another one runs. It is
 //! left in the journal, its owner takes it within a second, and this waits for that.
 
 use std::{io::Read as _, process::ExitCode, time::Duration};
@@ -9,12 +9,12 @@ use super::{
     Global,
     error::CliError,
     out::Printer,
-    session,
+    resume, session,
     values::{Count, Dollars},
 };
 use crate::{
     campaign::steering::{Command, HINT_BYTES},
-    journal::{CampaignId, CampaignRow, CampaignState, Journal, Limits, MicroUsd},
+    journal::{CampaignId, CampaignKind, CampaignRow, CampaignState, Journal, Limits, MicroUsd},
 };
 
 /// An owner looks twice a second; one that is busy writing a report takes longer.
@@ -24,13 +24,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Pause a campaign: nothing new is begun, what runs goes on to its end, and the time does not count.
 #[derive(Debug, clap::Args)]
 pub struct Pause {
-    /// A campaign's id, or the beginning of one.
-    id: String,
-}
-
-/// Lift a campaign's pause.
-#[derive(Debug, clap::Args)]
-pub struct Resume {
     /// A campaign's id, or the beginning of one.
     id: String,
 }
@@ -78,12 +71,22 @@ pub(super) async fn pause(args: Pause, global: &Global, printer: Printer) -> Res
     steer(&args.id, global, printer, Command::Pause, told).await
 }
 
-pub(super) async fn resume(args: Resume, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
-    steer(&args.id, global, printer, Command::Resume, "the pause is over").await
+/// Lifts the pause of a campaign that somebody runs.
+pub(super) async fn lift(id: &str, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
+    steer(id, global, printer, Command::Resume, "the pause is over").await
 }
 
 pub(super) async fn cancel(args: Cancel, global: &Global, printer: Printer) -> Result<ExitCode, CliError> {
     let told = "cancelled: its runs are ended and its report is written";
+    let (journal, campaign) = find(&args.id, global).await?;
+    if campaign.kind == CampaignKind::Research && resume::owner(&journal, campaign.id)?.is_none() {
+        drop(journal);
+        let end = resume::cancel_ownerless(&campaign, global, printer).await?;
+        let report = end.report_path.map(|path| path.display().to_string()).unwrap_or_default();
+        let json = serde_json::json!({ "id": end.id.to_string(), "command": "cancel", "taken": true, "report": report });
+        printer.result(&json, &format!("{told}\n{report}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     steer(&args.id, global, printer, Command::Cancel, told).await
 }
 
@@ -103,7 +106,7 @@ pub(super) async fn budget(args: Budget, global: &Global, printer: Printer) -> R
     }
     let spent = journal.spent(campaign.id).await.map_err(session::journal_failed)?;
     args.over_what_is_spent(spent.active, spent.device(), spent.cost())?;
-    let journal = writable(global, &campaign)?;
+    let journal = writable(global, &campaign, &Command::Budget)?;
     journal.set_limits(campaign.id, limits).await.map_err(session::journal_failed)?;
     let taken = leave(&journal, campaign.id, &Command::Budget).await?;
     let (mut json, text) = shown(campaign.id, &limits);
@@ -187,22 +190,28 @@ async fn steer(
     told: &str,
 ) -> Result<ExitCode, CliError> {
     let (_, campaign) = find(id, global).await?;
-    let journal = writable(global, &campaign)?;
+    let journal = writable(global, &campaign, &command)?;
     let taken = leave(&journal, campaign.id, &command).await?;
     let json =
         serde_json::json!({ "id": campaign.id.to_string(), "command": command.kind(), "taken": taken });
-    let waits = "left for its owner, which is busy and has not taken it yet";
+    let waits = match journal.is_owned(campaign.id) {
+        Ok(None) => "left for whoever goes on with it: nobody runs it now",
+        _ => "left for its owner, which is busy and has not taken it yet",
+    };
     printer.result(&json, if taken { told } else { waits })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A campaign that somebody runs. What a killed command left is ended before, so that a dead owner is not waited for.
+/// A campaign that somebody runs, or may go on with.
 async fn find(id: &str, global: &Global) -> Result<(Journal, CampaignRow), CliError> {
     let journal = session::read_or_fail(global).await?;
     let id = journal.find_campaign(id).await.map_err(session::not_found)?;
     let campaign = journal.campaign(id).await.map_err(session::journal_failed)?;
     let words = match campaign.state {
         CampaignState::Running | CampaignState::Paused => return Ok((journal, campaign)),
+        CampaignState::Interrupted if campaign.kind == CampaignKind::Research => {
+            return Ok((journal, campaign));
+        }
         CampaignState::Interrupted => "was interrupted: nobody runs it",
         CampaignState::Finished => "is finished: `autoresearch report` shows its report",
         CampaignState::Failed => "has failed: nobody runs it",
@@ -211,18 +220,27 @@ async fn find(id: &str, global: &Global) -> Result<(Journal, CampaignRow), CliEr
     Err(CliError::Usage(format!("campaign {id} {words}")))
 }
 
-fn writable(global: &Global, campaign: &CampaignRow) -> Result<Journal, CliError> {
+/// A hint or a budget also waits for whoever goes on with a campaign that nobody runs; a pause of such a one means nothing.
+fn writable(global: &Global, campaign: &CampaignRow, command: &Command) -> Result<Journal, CliError> {
     let data_dir = super::config::Config::load(global)?.data_dir()?;
     let journal = Journal::open(&data_dir, SystemClock::shared()).map_err(|e| session::open_failed(&e))?;
-    match journal.is_owned(campaign.id) {
-        Ok(Some(_)) => Ok(journal),
-        _ => Err(CliError::Usage(format!("campaign {}: nobody runs it", campaign.id))),
+    let owned = matches!(journal.is_owned(campaign.id), Ok(Some(_)));
+    if owned || matches!(command, Command::Hint(_) | Command::Budget) {
+        return Ok(journal);
     }
+    let advice = match campaign.kind {
+        CampaignKind::Research => format!("; go on with `autoresearch resume {}`", campaign.id),
+        CampaignKind::Exec => String::new(),
+    };
+    Err(CliError::Usage(format!("campaign {}: nobody runs it{advice}", campaign.id)))
 }
 
 /// Whether its owner took it in time.
 async fn leave(journal: &Journal, id: CampaignId, command: &Command) -> Result<bool, CliError> {
     let number = command.leave(journal, id).await.map_err(session::journal_failed)?;
+    if matches!(journal.is_owned(id), Ok(None)) {
+        return Ok(false);
+    }
     let taken = async {
         while journal.is_waiting(id, number).await.map_err(session::journal_failed)? {
             tokio::time::sleep(ASK_AGAIN).await;

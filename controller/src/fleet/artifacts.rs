@@ -67,7 +67,7 @@ impl<'a> Download<'a> {
                 self.take(&chunk.data).await?;
             }
         }
-        self.into_place().await
+        self.put_in_place().await
     }
 
     async fn take(&mut self, data: &[u8]) -> Result<(), Failed> {
@@ -88,7 +88,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    async fn into_place(&mut self) -> Result<(), Failed> {
+    async fn put_in_place(&mut self) -> Result<(), Failed> {
         if self.received < self.artifact.size_bytes {
             let wanted = self.artifact.size_bytes;
             return Err(Failed::Fault(Fault::Broken {

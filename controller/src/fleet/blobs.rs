@@ -41,9 +41,8 @@ impl Pantry {
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         shelf.count += 1;
         let (count, size) = (shelf.count, bytes.len());
-        match shelf.blobs.insert(digest, (count, bytes)) {
-            Some((_, before)) => shelf.bytes -= before.len(),
-            None => {}
+        if let Some((_, before)) = shelf.blobs.insert(digest, (count, bytes)) {
+            shelf.bytes -= before.len();
         }
         shelf.bytes += size;
         while shelf.bytes > PANTRY_BYTES && shelf.blobs.len() > 1 {

@@ -1,7 +1,7 @@
 //! One connection of a link, and what is asked over it. Whatever is under way when the connection ends is given up at once;
 //! a failure of the connection itself ends it for all, and a refusal by the worker does not.
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tonic::{Code, Response, Status, Streaming};
 
@@ -13,6 +13,8 @@ pub(super) struct Line {
     /// Who is at the other end.
     pub(super) view: Arc<WorkerView>,
     generation: u64,
+    /// Awake time at which it was opened.
+    pub(super) opened: Duration,
     core: Arc<Core>,
 }
 
@@ -59,8 +61,13 @@ impl Fault {
 }
 
 impl Line {
-    pub(super) fn new(client: Client, view: Arc<WorkerView>, generation: u64, core: Arc<Core>) -> Self {
-        Self { client, view, generation, core }
+    pub(super) fn new(
+        client: Client,
+        view: Arc<WorkerView>,
+        (generation, opened): (u64, Duration),
+        core: Arc<Core>,
+    ) -> Self {
+        Self { client, view, generation, opened, core }
     }
 
     /// The worker's name.

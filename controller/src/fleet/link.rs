@@ -55,6 +55,20 @@ struct Life {
     error: Option<Arc<FleetError>>,
     /// Goes up when something was learnt of the worker without a new connection.
     news: u64,
+    /// What the user wants of it.
+    wish: Wish,
+}
+
+/// What the user wants of a worker, whatever the worker says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// To be used.
+    #[default]
+    Use,
+    /// Nothing new; what runs there goes on.
+    NothingNew,
+    /// No connection any more, for this reason.
+    Cut(String),
 }
 
 /// How the connection stands, for display and for placement.
@@ -161,8 +175,12 @@ impl Link {
     #[must_use]
     pub fn state(&self) -> LinkState {
         let life = self.core.life.borrow().clone();
+        if let Wish::Cut(reason) = life.wish {
+            return LinkState::SetAside { reason };
+        }
         if life.open.is_some() {
-            let draining = self.known().is_some_and(|view| view.info.draining);
+            let draining =
+                life.wish == Wish::NothingNew || self.known().is_some_and(|view| view.info.draining);
             return if draining { LinkState::Draining } else { LinkState::Open };
         }
         match life.error.as_deref() {
@@ -173,6 +191,20 @@ impl Link {
                 error: error.map(ToString::to_string),
             },
         }
+    }
+
+    /// Says what the user wants of it from now on. One that is cut loses its connection at once.
+    pub fn wish(&self, wish: Wish) {
+        self.core.life.send_if_modified(|life| {
+            if life.wish == wish {
+                return false;
+            }
+            if matches!(wish, Wish::Cut(_)) {
+                life.open = None;
+            }
+            life.wish = wish;
+            true
+        });
     }
 
     /// A client over the open connection, or over the next one.
@@ -258,12 +290,12 @@ impl Core {
     }
 
     fn open_line(self: &Arc<Self>) -> Option<Line> {
-        let (channel, generation) = {
+        let (channel, which) = {
             let now = self.life.borrow();
-            (now.open.clone()?, now.generation)
+            (now.open.clone()?, (now.generation, now.since))
         };
         let view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(Line::new(client_over(channel), view, generation, self.clone()))
+        Some(Line::new(client_over(channel), view, which, self.clone()))
     }
 
     fn remember(&self, info: v1::GetWorkerResponse) {
@@ -297,6 +329,10 @@ impl Core {
             detail: format!("no answer in {} s", self.pace.dial.as_secs()),
         };
         let attempt = async {
+            if let Wish::Cut(reason) = &self.life.borrow().wish {
+                let status = tonic::Status::permission_denied(reason.as_str());
+                return Err(FleetError::call("connect", &status));
+            }
             let channel = self.dialer.dial().await?;
             let info = describe(&self.name(), channel.clone()).await?;
             Ok::<_, FleetError>((channel, info))
@@ -305,7 +341,8 @@ impl Core {
         self.remember(info);
         self.life.send_modify(|life| {
             life.generation += 1;
-            life.open = Some(channel);
+            // It may have been cut meanwhile.
+            life.open = (!matches!(life.wish, Wish::Cut(_))).then_some(channel);
             (life.attempts, life.error, life.since) = (0, None, self.awake.now());
         });
         Ok(())

@@ -68,7 +68,7 @@ pub use dial::connect_unix;
 pub use dialer::{Client, Dialer};
 pub use error::FleetError;
 pub(crate) use error::is_transient;
-pub use link::{Link, LinkState};
+pub use link::{Link, LinkState, Wish};
 pub use orphans::Orphan;
 pub use pace::Pace;
 pub use sink::{ImageChoice, ImageProgress, PreparedImage, RunEnd, RunSink, SinkError, WorkerView};

@@ -159,6 +159,9 @@ impl<'a> Errand<'a> {
         let (cause, detail) = match self.whereabouts(worker_id).await {
             Whereabouts::On(link, worker_id) => {
                 let mut way = self.way(link);
+                // The kill may have come before that was written down.
+                let boot_id = link.known().map(|view| view.boot_id.clone()).unwrap_or_default();
+                sink.placed(&worker_id, &boot_id).await?;
                 way.worker_id = Some(worker_id);
                 // Its slot is known to its worker; here it takes none.
                 return self.follow(&mut way, None, sink).await;

@@ -97,6 +97,7 @@ pub(super) async fn start(way: &mut Way<'_>, needs: &Needs, pantry: &Pantry) -> 
             Ok(_) => {
                 kit::halt::at("controller.starting");
                 METRICS.runs_placed.inc();
+                tracing::info!(worker_id = line.view.worker_id, "the worker took the run");
                 way.heard();
                 let view = &line.view;
                 return Started::Here { worker_id: view.worker_id.clone(), boot_id: view.boot_id.clone() };

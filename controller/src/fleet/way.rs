@@ -29,6 +29,9 @@ pub(super) struct Way<'a> {
     pub(super) worker_id: Option<String>,
     reach: Reach,
     failures: u32,
+    /// When the connection that was used last was opened, and when the last pause was over: awake time.
+    opened: Duration,
+    paused_to: Duration,
 }
 
 impl<'a> Way<'a> {
@@ -42,7 +45,7 @@ impl<'a> Way<'a> {
         let pace = &link.core.pace;
         let patience = Patience { silence: pace.patience, cancelled: pace.cancel_patience, longest };
         let reach = Reach::new(patience, Moment::now(&link.core.awake));
-        Self { link, start, cancel, worker_id: None, reach, failures: 0 }
+        Self { link, start, cancel, worker_id: None, reach, failures: 0, opened: Duration::ZERO, paused_to: Duration::ZERO }
     }
 
     fn now(&self) -> Moment {
@@ -74,7 +77,10 @@ impl<'a> Way<'a> {
                         );
                         return Err(self.give_up(detail));
                     }
-                    _ => return Ok(line),
+                    _ => {
+                        self.opened = line.opened;
+                        return Ok(line);
+                    }
                 }
             }
             self.look()?;
@@ -87,9 +93,16 @@ impl<'a> Way<'a> {
         let (run, worker) = (&self.start.run_id, self.link.name());
         tracing::warn!(run, worker, ?fault, "a run's connection broke");
         self.look()?;
+        if self.opened < self.paused_to {
+            // It broke while nobody used it, which only the next use could show: no news of the way as it is now. It is given
+            // up for the next one, so this happens once for each pause.
+            self.opened = self.paused_to;
+            return Ok(());
+        }
         if self.failures > 0 {
             let delay = self.link.core.pace.redial.next_delay(self.failures, None).unwrap_or(LOOK);
             self.wait(std::future::pending::<()>(), delay).await;
+            self.paused_to = self.link.core.awake.now();
         }
         self.failures = self.failures.saturating_add(1);
         Ok(())

@@ -69,19 +69,29 @@ impl Journal {
     /// All steps, oldest first.
     ///
     /// # Errors
-    /// [`JournalError::NotFound`]; [`JournalError::Damaged`] where a body, or a step, is not what was written.
+    /// As [`Journal::steps_after`].
     pub async fn steps(&self, campaign: CampaignId) -> Result<Vec<StepRow>, JournalError> {
+        self.steps_after(campaign, 0).await
+    }
+
+    /// The steps after this one, oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError::NotFound`]; [`JournalError::Damaged`] where a body, or a step, is not what was written.
+    pub async fn steps_after(&self, campaign: CampaignId, after: u64) -> Result<Vec<StepRow>, JournalError> {
         let path = self.database_path();
         self.read(move |c| {
             let campaign = number(c, campaign)?;
-            let mut statement =
-                c.prepare_cached("SELECT * FROM steps WHERE campaign = ?1 ORDER BY sequence")?;
-            let mut rows = statement.query([campaign])?;
+            let mut statement = c.prepare_cached(
+                "SELECT * FROM steps WHERE campaign = ?1 AND sequence > ?2 ORDER BY sequence",
+            )?;
+            let mut rows = statement.query((campaign, signed(after)))?;
             let mut steps = Vec::new();
             while let Some(row) = rows.next()? {
                 let sequence = unsigned(row, "sequence")?;
-                if sequence != steps.len() as u64 + 1 {
-                    let detail = format!("step {} of a campaign is missing", steps.len() + 1);
+                let wanted = after + steps.len() as u64 + 1;
+                if sequence != wanted {
+                    let detail = format!("step {wanted} of a campaign is missing");
                     return Err(JournalError::Damaged { path, detail });
                 }
                 let body: String = row.get("body")?;

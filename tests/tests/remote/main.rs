@@ -10,12 +10,10 @@ mod tls;
 mod two_controllers;
 
 /// A program that says where it ran and logs a number.
-const PROGRAM: &str = "import autoresearch as ar\nprint('hello from far away', flush=True)\nar.log(step=1, loss=0.5)\n";
+const PROGRAM: &str =
+    "import autoresearch as ar\nprint('hello from far away', flush=True)\nar.log(step=1, loss=0.5)\n";
 /// One that runs until it is told to stop, or for a while.
 const SLEEPER: &str = "import time, autoresearch as ar\nprint('started', flush=True)\nfor step in range(40):\n    ar.log(step=step, loss=1.0)\n    time.sleep(0.25)\nprint('done', flush=True)\n";
-/// A small campaign.
-const QUESTION: &str = "Does batch normalisation help a small MLP on digits?";
-
 /// Whether a run's object says that all is well.
 fn assert_succeeded(code: i32, run: &serde_json::Value) {
     assert_eq!(run["outcome"], "succeeded", "{run:#}");

@@ -37,7 +37,12 @@ pub struct Pair {
 
 /// Fails the test loudly where a tool is missing; Debian's package is installed if that can be done.
 pub fn require(tool: &str, package: &str) {
-    let there = || Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().is_ok_and(|o| o.status.success());
+    let there = || {
+        Command::new("sh")
+            .args(["-c", &format!("command -v {tool}")])
+            .output()
+            .is_ok_and(|o| o.status.success())
+    };
     if there() {
         return;
     }
@@ -67,7 +72,20 @@ impl Pair {
         };
         let (here, there) = (space("l"), space("g"));
         let wire = ("wire", "wire");
-        ip(&["link", "add", wire.0, "netns", &here.name, "type", "veth", "peer", "name", wire.1, "netns", &there.name]);
+        ip(&[
+            "link",
+            "add",
+            wire.0,
+            "netns",
+            &here.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            wire.1,
+            "netns",
+            &there.name,
+        ]);
         for (space, address) in [(&here, LAPTOP), (&there, GPU)] {
             ip(&["-n", &space.name, "address", "add", &format!("{address}/24"), "dev", "wire"]);
             ip(&["-n", &space.name, "link", "set", "wire", "up"]);
@@ -120,7 +138,14 @@ impl Pair {
     /// `exec` of a program on the small image, as JSON.
     pub fn exec(&self, source: &str) -> (i32, serde_json::Value) {
         let program = self.laptop.file("program.py", source);
-        let ran = self.run(&[OsStr::new("exec"), program.as_os_str(), "--image".as_ref(), "lite".as_ref(), "--output".as_ref(), "json".as_ref()]);
+        let ran = self.run(&[
+            OsStr::new("exec"),
+            program.as_os_str(),
+            "--image".as_ref(),
+            "lite".as_ref(),
+            "--output".as_ref(),
+            "json".as_ref(),
+        ]);
         (ran.code, ran.json())
     }
 

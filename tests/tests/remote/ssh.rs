@@ -1,40 +1,84 @@
 //! `ssh://`: a first run in three commands, a campaign, and what an ssh that fails says.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+
+use e2e::{Home, home::binary, wait_for, worker::WorkerProcess};
 
 use crate::{
-    PROGRAM, QUESTION, assert_succeeded,
-    net::{GPU, Pair},
+    PROGRAM, assert_succeeded,
+    net::{GPU, Pair, finish},
     sshd::Sshd,
 };
+
+const START: Duration = Duration::from_secs(60);
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// The first block of the section that a new user reads, line by line.
+fn from_the_readme() -> Vec<String> {
+    let readme = fs::read_to_string(format!("{REPOSITORY}/README.md")).expect("the README");
+    let section = readme.split("## A worker on another machine").nth(1).expect("the section");
+    let block = section.split("```").nth(1).expect("a block").trim();
+    let built = binary("autoresearch-worker");
+    let built = built.parent().expect("a folder").display().to_string();
+    block.lines().map(|line| line.replace("target/debug", &built)).collect()
+}
+
+/// A folder for PATH: the program, and the test's own ssh under its name.
+fn tools(pair: &Pair) -> PathBuf {
+    let folder = pair.laptop.path().join("bin");
+    fs::create_dir_all(&folder).expect("a folder");
+    let config = pair.laptop.path().join("ssh_config");
+    let ssh = format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", config.display());
+    fs::write(folder.join("ssh"), ssh).expect("a script");
+    fs::set_permissions(folder.join("ssh"), fs::Permissions::from_mode(0o755)).expect("a script");
+    let link = folder.join("autoresearch");
+    fs::remove_file(&link).ok();
+    std::os::unix::fs::symlink(binary("autoresearch"), link).expect("a link");
+    folder
+}
 
 #[test]
 fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
     let mut pair = Pair::new();
     let sshd = Sshd::start(&mut pair);
-    // The README's three commands; the first one is typed as `ssh gpu-box autoresearch-worker doctor` or not at all.
-    let added = pair.run(&["worker", "add", "gpu", "ssh://gpu-box", "--output", "json"]).expect(0).json();
-    assert_eq!((added["name"].as_str(), added["kind"].as_str()), (Some("gpu"), Some("ssh")), "{added:#}");
+    let commands = from_the_readme();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in &commands {
+        let mut shell = pair.here.command("sh");
+        pair.laptop.dress(&mut shell);
+        shell.args(["-c", command]).current_dir(REPOSITORY);
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell.env("PATH", format!("{}:{path}", tools(&pair).display()));
+        let ran = finish(shell).expect(0);
+        println!("$ {command}\n{}{}", ran.stderr, ran.stdout);
+    }
+    let campaign = pair.run(&["list", "--output", "json"]).expect(0).json();
+    assert_eq!(campaign["state"], "finished", "{campaign:#}");
+    let id = campaign["id"].as_str().expect("an id");
+    let shown = pair.run(&["show", id, "--output", "json"]).expect(0).json();
+    let outcomes = shown["run_list"].as_array().expect("runs");
+    assert!(outcomes.len() >= 6, "{shown:#}");
+    assert!(outcomes.iter().all(|run| run["outcome"] == "succeeded"), "{shown:#}");
     let (code, run) = pair.exec(PROGRAM);
     assert_succeeded(code, &run);
-    assert!(!pair.laptop.data_dir().join("worker").exists(), "no worker is started here where one is registered");
+    assert!(
+        !pair.laptop.data_dir().join("worker").exists(),
+        "no worker is started here where one is registered"
+    );
 
     let listed = pair.run(&["worker", "list", "--output", "json"]).expect(0).json();
     assert_eq!(listed["reachable"], true, "{listed:#}");
     assert_eq!(listed["state"], "active");
     assert!(listed["slots_free"].as_u64().is_some_and(|n| n > 0), "{listed:#}");
-    assert_eq!(listed["id"], added["id"]);
+    let worker_id = fs::read_to_string(pair.worker_folder().join("worker-id")).expect("its id");
+    assert_eq!(listed["id"], worker_id.trim(), "it is the one over there");
     let shown = pair.run(&["worker", "show", "gpu"]).expect(0);
-    assert!(shown.stdout.contains("ssh://gpu-box") && shown.stdout.contains("slots"), "{shown:?}");
+    assert!(
+        shown.stdout.contains("ssh://gpu-box/~/autoresearch-worker") && shown.stdout.contains("slots"),
+        "{shown:?}"
+    );
     let doctor = pair.run(&["doctor", "--output", "json"]).expect(0).json();
     assert_eq!(doctor["workers"][0]["name"], "gpu", "{doctor:#}");
-
-    let campaign = pair.run(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3", "--output", "json"]);
-    let campaign = campaign.expect(0).json();
-    let shown = pair.run(&["show", campaign["id"].as_str().expect("an id"), "--output", "json"]).expect(0).json();
-    let outcomes = shown["run_list"].as_array().expect("runs");
-    assert!(outcomes.len() >= 6, "{shown:#}");
-    assert!(outcomes.iter().all(|run| run["outcome"] == "succeeded"), "{shown:#}");
 
     // Taken twice under another name, and under the same.
     let again = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(2);
@@ -61,8 +105,9 @@ fn a_shell_that_prints_before_the_bridge_is_skipped() {
     let noise = "echo 'Welcome to the cluster!'; echo 'autoresearch-worker'; head -c 50000 /dev/zero | tr '\\0' x; echo\n";
     fs::write(pair.gpu.path().join(".bashrc"), noise).expect("a .bashrc");
     let sshd = Sshd::start(&mut pair);
-    let program = format!("ssh -F {} gpu-box true", pair.laptop.path().join("ssh_config").display());
-    let printed = crate::net::finish(pair.here.command("sh").args(["-c", &program]).into_command());
+    let mut ssh = pair.here.command("ssh");
+    ssh.arg("-F").arg(pair.laptop.path().join("ssh_config")).args(["gpu-box", "true"]);
+    let printed = finish(ssh);
     assert!(printed.stdout.starts_with("Welcome"), "the shell does print: {printed:?}");
     let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
     let (code, run) = pair.exec(PROGRAM);
@@ -93,12 +138,18 @@ fn what_ssh_says_is_what_the_user_reads_in_one_line() {
     }
     fs::write(pair.laptop.path().join("known_hosts"), "").expect("known hosts");
     let unknown = add("ssh://gpu-box");
-    assert!(unknown.contains("Host key verification failed") && unknown.contains("`ssh gpu-box`"), "{unknown}");
+    assert!(
+        unknown.contains("Host key verification failed") && unknown.contains("`ssh gpu-box`"),
+        "{unknown}"
+    );
     // The host is down: bounded by ssh's own time-out.
     pair.wire("down");
     let down = add("ssh://gpu-box");
     assert!(down.contains("ssh:"), "{down}");
-    assert!(pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty(), "nothing is stored");
+    assert!(
+        pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty(),
+        "nothing is stored"
+    );
     drop(sshd);
 }
 
@@ -107,8 +158,15 @@ fn a_host_that_is_down_is_said_and_the_others_are_used() {
     let mut pair = Pair::new();
     let sshd = Sshd::start(&mut pair);
     let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
-    let worker = pair.serve_beside();
-    let _ = pair.run(&["worker", "add", "here", &format!("unix:{}", worker.socket.display())]).expect(0);
+    let beside = Home::new();
+    let mut other = WorkerProcess::start(&beside, &[]);
+    let socket = other.folder.join("worker.sock");
+    wait_for(
+        "the other worker",
+        START,
+        || if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) },
+    );
+    let _ = pair.run(&["worker", "add", "here", &format!("unix:{}", socket.display())]).expect(0);
     pair.wire("down");
     let program = pair.laptop.file("program.py", PROGRAM);
     let ran = pair.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"]);
@@ -121,6 +179,6 @@ fn a_host_that_is_down_is_said_and_the_others_are_used() {
     assert_eq!((&rows[0]["name"], &rows[0]["reachable"]), (&"here".into(), &true.into()), "newest first");
     assert_eq!((&rows[1]["name"], &rows[1]["reachable"]), (&"gpu".into(), &false.into()));
     assert!(rows[1]["problem"].as_str().is_some_and(|problem| !problem.is_empty()), "{listed:?}");
-    drop(worker);
+    other.stop();
     drop(sshd);
 }

@@ -45,7 +45,7 @@ impl Sshd {
         let log = there.join("sshd.log");
         let config = format!(
             "Port {PORT}\nListenAddress {GPU}\nHostKey {home}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
-             PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+             PermitRootLogin prohibit-password\nAllowUsers root\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              AuthorizedKeysFile {home}/authorized_keys\nPrintMotd no\nLogLevel VERBOSE\n\
              SetEnv PATH={programs}:/usr/local/bin:/usr/bin:/bin HOME={home} XDG_CACHE_HOME={kept} AUTORESEARCH_WORKER_DATA_DIR={worker}\n",
             home = there.display(),
@@ -55,7 +55,8 @@ impl Sshd {
         let hosts = fs::read_to_string(there.join("host_key.pub")).expect("the host's key");
         let mut words = hosts.split_whitespace();
         let (kind, host_key) = (words.next().expect("a kind"), words.next().expect("a key"));
-        fs::write(here.join("known_hosts"), format!("[{GPU}]:{PORT} {kind} {host_key}\n")).expect("known hosts");
+        fs::write(here.join("known_hosts"), format!("[{GPU}]:{PORT} {kind} {host_key}\n"))
+            .expect("known hosts");
         let client = format!(
             "Host gpu-box\n  HostName {GPU}\n  Port {PORT}\n  User root\n  IdentityFile {home}/user_key\n  IdentitiesOnly yes\n\
              Host *\n  UserKnownHostsFile {home}/known_hosts\n  GlobalKnownHostsFile none\n  IdentityFile {home}/user_key\n  IdentitiesOnly yes\n  IdentityAgent none\n",

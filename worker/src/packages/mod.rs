@@ -101,17 +101,6 @@ pub trait PackageTool: Send + Sync + std::fmt::Debug {
     async fn run(&self, job: &ToolJob, stop: &CancellationToken) -> Result<ToolEnd, ToolError>;
 }
 
-/// In the place of a tool where a backend is missing: says why.
-#[derive(Debug)]
-pub struct MissingTool(pub String);
-
-#[async_trait]
-impl PackageTool for MissingTool {
-    async fn run(&self, _: &ToolJob, _: &CancellationToken) -> Result<ToolEnd, ToolError> {
-        Err(ToolError::Engine(self.0.clone()))
-    }
-}
-
 /// Why there are no packages.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PackageError {

@@ -14,6 +14,7 @@ use kit::{clock::wall_ns, digest::Digest, folder::FolderError, task::Cancellatio
 use prost::Message as _;
 use proto::v1::{RunSpec, RunState, StateChange, event::Kind};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 use super::{
     RunId,
@@ -29,11 +30,7 @@ use super::{
     state::State,
     take_up::TakenUp,
 };
-use crate::{
-    datasets::Lent,
-    packages::HeldLayer,
-    sandbox::SandboxId,
-};
+use crate::{datasets::Lent, packages::HeldLayer, sandbox::SandboxId, telemetry::METRICS};
 
 /// A spec's bytes at most.
 const SPEC_BYTES_MAX: usize = 1 << 20;
@@ -56,7 +53,7 @@ pub(super) enum Entry {
     /// At the beginning.
     New,
     /// Where an earlier process was killed.
-    TakenUp(TakenUp),
+    TakenUp(Box<TakenUp>),
 }
 
 impl Registry {
@@ -215,17 +212,23 @@ impl Registry {
         kit::task::spawn("recorder", recorder::run(recorder, inbox, progress));
         lock(&self.runs).insert(run_id, Arc::clone(&handle));
         self.unfinished.send_modify(|count| *count += 1);
-        crate::telemetry::METRICS.runs_accepted.inc();
+        match entry {
+            Entry::New => METRICS.runs_accepted.inc(),
+            Entry::TakenUp(_) => METRICS.runs_adopted.inc(),
+        };
+        // Of the call's trace: made here, where the call is the current span, and not in the task.
+        let span = tracing::info_span!("run", %run_id, sandbox_id = %parts.record.sandbox_id);
         let (registry, run) = (Arc::clone(self), Arc::clone(&handle));
-        kit::task::spawn_tracked(&self.drivers, "run", async move {
+        let driven = async move {
             let driver = Driver::new(parts);
             match entry {
                 Entry::New => driver.run().await,
-                Entry::TakenUp(from) => driver.take_up(from).await,
+                Entry::TakenUp(from) => driver.take_up(*from).await,
             }
             run.finished_at_running_s.store(registry.running_s.load(Ordering::Relaxed), Ordering::Relaxed);
             registry.unfinished.send_modify(|count| *count = count.saturating_sub(1));
-        });
+        };
+        kit::task::spawn_tracked(&self.drivers, "run", driven.instrument(span));
         handle
     }
 

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    handle::Published,
     draft::Draft,
+    handle::Published,
     harvest::Meter,
     ledger::Reservation,
     record::{Lost, Record},
@@ -142,7 +142,6 @@ impl Driver {
         self.drive(RunEvent::Begin).await;
     }
 
-    #[tracing::instrument(name = "run", skip_all, fields(run_id = %self.parts.record.run_id, sandbox_id = %self.parts.record.sandbox_id))]
     pub(super) async fn drive(mut self, first: RunEvent) {
         let mut event = Some(first);
         while let Some(happened) = event.take() {

@@ -408,6 +408,8 @@ impl Driver {
         let mut finished = self.draft.take().map(|draft| draft.finished).unwrap_or_default();
         finished.last_sequence = 0;
         crate::telemetry::METRICS.finished(finished.outcome.as_ref().map_or(0, |outcome| outcome.kind));
+        let told = finished.outcome.as_ref().map(|outcome| outcome.kind().as_str_name());
+        tracing::info!(outcome = told, "the run has ended");
         let wall = Duration::from_millis(finished.usage.as_ref().map_or(0, |usage| usage.wall_ms));
         self.parts.release();
         let (done, written) = oneshot::channel();

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 use proto::v1::{Event, Finished, Limits, LostCause, OutcomeKind, RunSpec, Stream, event::Kind};
 
 use super::{
@@ -42,7 +42,8 @@ impl Place {
     }
 
     fn start_with(&self, boot: &str, slots: u32) -> Process {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let house = House::in_world(Arc::clone(&self.root), Arc::clone(&self.world), boot, slots);
         let house = runtime.block_on(house);
         Process { runtime, house }
@@ -118,7 +119,8 @@ fn script() -> Script {
     Script {
         stdout: b"one\n".to_vec(),
         later: b"two\n".to_vec(),
-        metrics: b"{\"t\":7,\"step\":1,\"v\":{\"loss\":\"0.5\"}}\n{\"t\":8,\"v\":{\"loss\":\"0.25\"}}".to_vec(),
+        metrics: b"{\"t\":7,\"step\":1,\"v\":{\"loss\":\"0.5\"}}\n{\"t\":8,\"v\":{\"loss\":\"0.25\"}}"
+            .to_vec(),
         artifacts: vec![("model.pt".into(), b"weights".to_vec())],
         after: Duration::from_millis(300),
         ..Script::exit(0)
@@ -313,7 +315,8 @@ fn a_program_that_was_idle_before_is_stalled_although_the_worker_was_away() {
     assert_eq!(kind(&place.start().finish(id).1), OutcomeKind::Stalled);
 }
 
-const CALLS: [&str; 9] = ["prepare", "assign", "verify", "Start", "Terminate", "Kill", "evidence", "end", "remove"];
+const CALLS: [&str; 9] =
+    ["prepare", "assign", "verify", "Start", "Terminate", "Kill", "evidence", "end", "remove"];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 20, ..ProptestConfig::default() })]

@@ -39,14 +39,12 @@ pub mod harvest;
 pub mod ledger;
 /// Metric lines, parsed with bounds.
 pub mod metrics;
-/// How far a run's events say it has come.
-mod past;
 /// From evidence to exactly one outcome.
 pub mod outcome;
-/// A run of an earlier process, in its driver's hands.
-mod take_up;
 /// A run's packages, before its sandbox is made.
 mod packaging;
+/// How far a run's events say it has come.
+mod past;
 /// The record of a run on disk.
 pub mod record;
 /// The one writer of a run's spool.
@@ -65,6 +63,8 @@ pub mod spool;
 pub mod state;
 /// Reading the sandbox's log files.
 pub mod tail;
+/// A run of an earlier process, in its driver's hands.
+mod take_up;
 /// Ids that are forgotten, and must stay so.
 pub mod tombstones;
 /// The exception in the last of standard error.

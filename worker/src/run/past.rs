@@ -83,6 +83,9 @@ mod tests {
         at(4, usage(3, 9));
         at(6, usage(3, 5));
         assert_eq!(past.state, Some(State::Running));
-        assert_eq!((past.active, past.sampled, past.disk_peak), (Duration::from_secs(4), Duration::from_secs(6), 9));
+        assert_eq!(
+            (past.active, past.sampled, past.disk_peak),
+            (Duration::from_secs(4), Duration::from_secs(6), 9)
+        );
     }
 }

@@ -68,7 +68,7 @@ pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Regist
         for found in ended {
             let run_id = found.record.run_id;
             set_aside(&found.record, &left, &options);
-            match close(found, &options) {
+            match close(found, &options, running_s) {
                 Ok(run) => {
                     runs.insert(run_id, Arc::new(run));
                 }
@@ -80,9 +80,12 @@ pub async fn open(options: RegistryOptions, running_s: u64) -> Result<Arc<Regist
     .await?;
     let registry = Registry::new(options, tombstones, runs, running_s);
     for found in going_on {
-        let run_id = found.record.run_id;
+        let (run_id, slot) = (found.record.run_id, found.record.slot);
         if let Err(error) = registry.go_on(found).await {
-            tracing::error!(run = %run_id, %error, "this run cannot be read");
+            // Its sandbox was kept, and nobody follows it: the next start tries again.
+            tracing::error!(run = %run_id, %error, "this run cannot be gone on with");
+            let why = format!("run {run_id} has it and cannot be gone on with: {error}");
+            registry.options().slots.set_aside(slot, &why);
         }
     }
     Ok(registry)
@@ -189,7 +192,7 @@ fn read(folder: &Path, run_id: RunId) -> Result<Option<FoundRun>, TakeUpError> {
 }
 
 /// A run that does not go on: it had ended, or it ends here.
-fn close(found: FoundRun, options: &RegistryOptions) -> Result<RunHandle, TakeUpError> {
+fn close(found: FoundRun, options: &RegistryOptions, running_s: u64) -> Result<RunHandle, TakeUpError> {
     let FoundRun { folder, mut record, recovered, damage } = found;
     let run_id = record.run_id;
     let (finished, last_sequence) = match (recovered.finished.clone(), &damage) {
@@ -204,6 +207,8 @@ fn close(found: FoundRun, options: &RegistryOptions) -> Result<RunHandle, TakeUp
     };
     if !record.finished && damage.is_none() {
         record.finished = true;
+        // Retention counts from here: a later moment than the true one keeps it longer.
+        record.finished_at_running_s = running_s;
         record.save(&folder)?;
         Draft::remove(&folder);
     }
@@ -290,18 +295,9 @@ impl Registry {
         let replayed = kit::task::blocking("replay events", work).await;
         let (recorder, past, draft) = replayed.ok_or(TakeUpError::Stopped)??;
         let reservation = Some(reservation);
-        let enlisted = Enlisted {
-            record,
-            spec,
-            recorder,
-            lease,
-            reservation,
-            backend,
-            data_sets,
-            files,
-            held_packages,
-        };
-        self.enlist(enlisted, Entry::TakenUp(TakenUp { past, draft, lost }));
+        let enlisted =
+            Enlisted { record, spec, recorder, lease, reservation, backend, data_sets, files, held_packages };
+        self.enlist(enlisted, Entry::TakenUp(Box::new(TakenUp { past, draft, lost })));
         Ok(())
     }
 

@@ -42,9 +42,8 @@ impl Driver {
             self.meter = Meter::resume(gate, &from.past);
         }
         let recorded = self.parts.record.lost.clone();
-        let recorded = recorded.map(|lost| {
-            (LostCause::try_from(lost.cause).unwrap_or(LostCause::WorkerCrash), lost.detail)
-        });
+        let recorded = recorded
+            .map(|lost| (LostCause::try_from(lost.cause).unwrap_or(LostCause::WorkerCrash), lost.detail));
         self.abandoned = recorded.or(from.lost);
         self.draft = from.draft;
         let event = self.find().await;
@@ -57,7 +56,9 @@ impl Driver {
             Ok(found) => self.sandbox = found,
             Err(error) => {
                 // Whether something runs is not known, so nothing else may run there.
-                self.set_aside(&format!("the sandbox of an earlier process cannot be found out about: {error}"));
+                self.set_aside(&format!(
+                    "the sandbox of an earlier process cannot be found out about: {error}"
+                ));
                 return self.abandon(&error);
             }
         }

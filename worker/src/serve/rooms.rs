@@ -9,19 +9,22 @@ use std::{
 use kit::{clock::SystemClock, task::CancellationToken};
 use proto::v1::{GpuUsage, Machine};
 
-use super::images::{NoImages, RealImages};
+use super::{
+    images::{NoImages, RealImages},
+    late::LateDocker,
+};
 use crate::{
     config::{BackendName, WorkerConfig},
     device,
     image::{Images, NativeImages},
-    packages::{MissingTool, NativeTool},
+    packages::NativeTool,
     run::{
         RunId,
         seams::{BackendParts, GpuMeter, ImageSource, NoGpus, SlotGuard, SlotLease, SlotSource, SlotView},
     },
     sandbox::{
         SlotGrant,
-        docker::{DockerBackend, DockerOptions, MissingDocker},
+        docker::{DockerBackend, DockerOptions},
         native::{NativeBackend, NativeOptions},
     },
 };
@@ -124,19 +127,22 @@ impl Place<'_> {
             runtime: self.config.docker.runtime.clone(),
             clock: SystemClock::shared(),
         };
-        match DockerBackend::connect(options).await {
-            Ok(backend) => {
-                let store =
-                    Images::of_worker(backend.docker(), self.cache.clone(), self.data_dir, self.stop.clone());
-                let backend = Arc::new(backend);
-                let images = Arc::new(RealImages(store));
-                BackendParts { packages: Arc::clone(&backend) as _, backend, images }
-            }
+        let (cache, data_dir, stop) = (self.cache.clone(), self.data_dir.to_owned(), self.stop.clone());
+        let build = move |backend: DockerBackend| {
+            let store = Images::of_worker(backend.docker(), cache.clone(), &data_dir, stop.clone());
+            let backend = Arc::new(backend);
+            let images = Arc::new(RealImages(store));
+            BackendParts { packages: Arc::clone(&backend) as _, backend, images }
+        };
+        match DockerBackend::connect(options.clone()).await {
+            Ok(backend) => build(backend),
             Err(error) => {
-                let words = error.to_string();
-                let images = Arc::new(NoImages(words.clone()));
-                let backend = Arc::new(MissingDocker::new(error));
-                BackendParts { backend, images, packages: Arc::new(MissingTool(words)) }
+                let late = Arc::new(LateDocker::new(options, error, Box::new(build)));
+                BackendParts {
+                    backend: Arc::clone(&late) as _,
+                    images: Arc::clone(&late) as _,
+                    packages: late,
+                }
             }
         }
     }

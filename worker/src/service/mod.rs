@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
+use tracing::Instrument as _;
 
 use self::status::CallError;
 use crate::run::{
@@ -187,7 +188,7 @@ impl WorkerService for Service {
         // In a task of its own: a connection that drops halfway through an admission drops nothing.
         let registry = Arc::clone(&self.registry);
         let admission = async move { registry.start(id, &owner, &request.spec).await };
-        let started = span.in_scope(|| kit::task::spawn("start run", admission));
+        let started = kit::task::spawn("start run", admission.instrument(span));
         let run = started.await.ok().flatten().ok_or(CallError::Stopping)?.map_err(CallError::from)?;
         Ok(Response::new(StartRunResponse { run: Some(run.wire(self.now())) }))
     }

@@ -6,7 +6,8 @@ use worker::run::{
     RunId,
     spool::{
         format::{
-            FRAME_HEADER_BYTES, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, Parsed, parse_frame, push_frame,
+            FRAME_HEADER_BYTES, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, Parsed, Seal, parse_frame,
+            push_frame,
         },
         read::{Place, Recovered, examine},
     },
@@ -65,7 +66,7 @@ fn segment(random: &mut Random) -> Segment {
     let mut made = Segment {
         run_id,
         first,
-        bytes: Header { run_id, first_sequence: first }.encode().to_vec(),
+        bytes: Header::new(run_id, first).encode().to_vec(),
         starts: Vec::new(),
         events: Vec::new(),
     };
@@ -77,7 +78,7 @@ fn segment(random: &mut Random) -> Segment {
             kind: Some(kind(random)),
         };
         made.starts.push(made.bytes.len());
-        assert!(push_frame(&mut made.bytes, &event));
+        assert!(push_frame(&mut made.bytes, &event, Seal::Run(made.run_id)));
         made.events.push(event);
     }
     made
@@ -93,7 +94,10 @@ fn every_event_comes_back_as_it_was() {
     for segment in pool() {
         let mut at = HEADER_BYTES;
         for event in &segment.events {
-            let Parsed::Frame(read, size) = parse_frame(&segment.bytes[at..]) else { panic!("{event:?}") };
+            let Parsed::Frame(read, size) = parse_frame(&segment.bytes[at..], Seal::Run(segment.run_id))
+            else {
+                panic!("{event:?}")
+            };
             assert_eq!(*read, *event);
             at += size;
         }
@@ -210,7 +214,7 @@ fn frames_of_any_bytes_also_under_a_good_checksum() {
             bytes[4..8].copy_from_slice(&sum.to_le_bytes());
         }
         // A list of empty points is 2 bytes each, and 56 in memory, twice while a list grows.
-        match within((16 << 10) + 128 * bytes.len(), || parse_frame(bytes)) {
+        match within((16 << 10) + 128 * bytes.len(), || parse_frame(bytes, Seal::None)) {
             Parsed::Frame(_, size) => {
                 assert!(size <= bytes.len() && size <= FRAME_HEADER_BYTES + PAYLOAD_BYTES_MAX);
                 decoded += 1;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use fixture::{Groups, Home, OWNER, PlainUser, limits, start, stdout, until, watch, watch_to_end};
 use proto::v1::{
-    Enforcement, Finished, GetWorkerRequest, LostCause, OutcomeKind, ReadArtifactRequest, event::Kind,
+    CancelRunRequest, Enforcement, Event, GetWorkerRequest, OutcomeKind, ReadArtifactRequest, event::Kind,
 };
 
 /// Makes things, and tries what it must not be able to.
@@ -54,6 +54,8 @@ for number in (1, 2, 3):
     attempt(f"read {number}", lambda: os.read(number, 1))
 print("whole", open("/in/run.json").read() != "", os.getuid())
 "#;
+const COUNTER: &str = "import time, autoresearch as ar\nfor n in range(400):\n    print(f'line {n:05}', flush=True)\n    \
+    time.sleep(0.01)\nopen('made.bin', 'wb').write(b'made')\nar.save('made.bin')\n";
 const SLEEPER: &str = "print('there', flush=True)\nimport time\ntime.sleep(600)\n";
 
 #[test]
@@ -158,22 +160,26 @@ async fn every_limit_is_told_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_killed_leaves_nothing_after_the_next_start() {
+async fn a_run_goes_on_under_the_next_worker_and_nothing_of_it_is_missing() {
     let (mut user, mut client) = PlainUser::ready().await;
-    let run_id = start(&mut client, SLEEPER, limits()).await;
-    let events =
-        watch(&mut client, &run_id, |event| stdout(std::slice::from_ref(event)).contains("there")).await;
-    assert!(stdout(&events).contains("there"), "{events:?}");
+    let run_id = start(&mut client, COUNTER, limits()).await;
+    let there = |event: &Event| stdout(std::slice::from_ref(event)).contains("line");
+    watch(&mut client, &run_id, there).await;
     let sandboxes: BTreeSet<String> = user.sandboxes().into_iter().collect();
     assert!(user.traces(&sandboxes).len() >= 4, "{:?}", user.traces(&sandboxes));
     user.kill();
     let mut client = user.serve().await;
+    let (finished, told, _) = watch_to_end(&mut client, &run_id).await;
+    assert_eq!(finished.outcome.clone().unwrap().kind(), OutcomeKind::Succeeded, "{finished:?}");
+    let lines: String = (0..400).map(|number| format!("line {number:05}\n")).collect();
+    assert!(told == lines, "other lines: {told}");
+    assert_eq!(finished.artifacts.len(), 1, "{finished:?}");
+    assert!(finished.usage.unwrap().complete);
     user.until_nothing_is_left(&sandboxes).await;
-    is_lost(&watch_to_end(&mut client, &run_id).await.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_killed_while_its_helper_works_leaves_nothing_after_the_next_start() {
+async fn a_worker_that_is_killed_while_its_helper_works_has_the_run_made_again_by_the_next() {
     let (mut user, mut client) = PlainUser::ready().await;
     let mut sandboxes = BTreeSet::new();
     for _ in 0..3 {
@@ -190,18 +196,14 @@ async fn a_worker_that_is_killed_while_its_helper_works_leaves_nothing_after_the
         sandboxes.extend(user.sandboxes());
         user.kill();
         client = user.serve().await;
+        watch(&mut client, &run_id, |event| stdout(std::slice::from_ref(event)).contains("there")).await;
+        let call = CancelRunRequest { run_id: run_id.clone(), controller_id: OWNER.into() };
+        client.cancel_run(call).await.unwrap();
+        let (finished, told, _) = watch_to_end(&mut client, &run_id).await;
+        let outcome = finished.outcome.clone().unwrap();
+        assert_eq!((outcome.kind(), told.as_str()), (OutcomeKind::Cancelled, "there\n"), "{outcome:?}");
         user.until_nothing_is_left(&sandboxes).await;
-        is_lost(&watch_to_end(&mut client, &run_id).await.0);
     }
-}
-
-fn is_lost(finished: &Finished) {
-    let outcome = finished.outcome.clone().unwrap();
-    assert_eq!(
-        (outcome.kind(), outcome.lost_cause()),
-        (OutcomeKind::Lost, LostCause::WorkerCrash),
-        "{outcome:?}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,7 +131,8 @@ impl WorkerProcess {
         }
         for folder in ["sandboxes", "sandboxes-native"] {
             let sandboxes = fs::read_dir(self.folder.join(folder));
-            traces.extend(sandboxes.into_iter().flatten().flatten().map(|entry| format!("{:?}", entry.path())));
+            traces
+                .extend(sandboxes.into_iter().flatten().flatten().map(|entry| format!("{:?}", entry.path())));
         }
         traces
     }

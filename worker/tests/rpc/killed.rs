@@ -73,7 +73,11 @@ async fn a_run_outlives_three_workers_and_loses_nothing() {
             seen += more.len() as u64;
         }
         let (events, finished) = watch_to_end(&mut client, &run_id, 0).await;
-        assert_eq!(events[..before.len()], before[..], "what a watcher has seen is what the next process tells");
+        assert_eq!(
+            events[..before.len()],
+            before[..],
+            "what a watcher has seen is what the next process tells"
+        );
         assert_whole(&events, &finished, backend);
         assert_eq!(worker.traces(), Vec::<String>::new());
 

@@ -14,8 +14,8 @@ use fixture::{OWNER, WorkerProcess, backends, reason, request, spec, start, watc
 use kit::{digest::Digest, id::new_uuid};
 use prost::Message as _;
 use proto::v1::{
-    CancelRunRequest, Event, GetRunRequest, InputRole, OutcomeKind, ReadArtifactRequest,
-    ReleaseRunRequest, RunSpec, RunState, StartRunRequest, Stream, WatchRunRequest, event::Kind,
+    CancelRunRequest, Event, GetRunRequest, InputRole, OutcomeKind, ReadArtifactRequest, ReleaseRunRequest,
+    RunSpec, RunState, StartRunRequest, Stream, WatchRunRequest, event::Kind,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;

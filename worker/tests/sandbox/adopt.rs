@@ -56,9 +56,11 @@ pub async fn a_running_sandbox_is_taken_up_and_nothing_of_its_output_is_missing(
 
 pub async fn what_ended_while_nobody_was_there_is_told_as_it_was(on: On) {
     let fixture = Fixture::new(on).await;
-    for (program, code, signal) in
-        [(&["speak"][..], Some(0), None), (&["exit", "137"], Some(137), None), (&["signal", "11"], None, Some(11))]
-    {
+    for (program, code, signal) in [
+        (&["speak"][..], Some(0), None),
+        (&["exit", "137"], Some(137), None),
+        (&["signal", "11"], None, Some(11)),
+    ] {
         let class = begin(&fixture, program).await;
         tokio::time::sleep(Duration::from_millis(700)).await;
         let sandbox = next(&fixture, &class).await;

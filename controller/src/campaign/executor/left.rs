@@ -83,7 +83,10 @@ impl Executor {
         };
         // It is asked for before it is placed: the kill may have come between the worker's answer and our noting it.
         match self.lab.end(start.clone(), row.worker_id.as_deref(), &mut sink, stop).await {
-            Ok(RunEnd::Lost { .. }) if row.worker_id.is_none() && row.state != RunState::Finished => {
+            // (A worker that is away may have it: then it is lost, and another one stands in for it.)
+            Ok(RunEnd::Lost { cause: v1::LostCause::Unspecified, .. })
+                if row.worker_id.is_none() && row.state != RunState::Finished =>
+            {
                 Ok(self.lab.run(start, &mut sink, stop).await)
             }
             end => Ok(end),

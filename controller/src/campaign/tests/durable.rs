@@ -193,7 +193,10 @@ impl Lab for DurableLab {
                 sink.placed("w", "b").await?;
                 self.follow(&start.run_id, sink).await
             }
-            _ => Ok(RunEnd::Lost { cause: v1::LostCause::Unspecified, detail: "no worker knows the run".into() }),
+            _ => Ok(RunEnd::Lost {
+                cause: v1::LostCause::Unspecified,
+                detail: "no worker knows the run".into(),
+            }),
         }
     }
 }

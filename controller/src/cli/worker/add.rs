@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use kit::identity::JoinString;
 
-use super::{Desk, check, described, registry_failed, trust};
+use super::{Desk, check, check_name, described, registry_failed, trust};
 use crate::{
     cli::{
         error::{CliError, chain},
@@ -38,7 +38,7 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, desk: &Desk, printer: Printer) -> Result<ExitCode, CliError> {
     let name = args.name.as_str();
-    kit::name::check_name(name).map_err(|e| CliError::field("NAME", e))?;
+    check_name(name)?;
     let target: Target = args.target.parse().map_err(|e| CliError::field("ADDRESS", e))?;
     // Before a one-time secret is spent.
     match desk.journal.fleet_worker(name).await {

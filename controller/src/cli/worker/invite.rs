@@ -11,7 +11,7 @@ use kit::{
     identity::{Address as HostPort, INVITATION_LIFETIME, Invitations, InviteString},
 };
 
-use super::{Desk, check, described, registry_failed};
+use super::{Desk, check, check_name, described, registry_failed};
 use crate::{
     cli::{
         error::{CliError, chain},
@@ -51,7 +51,7 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, desk: &Desk, printer: Printer) -> Result<ExitCode, CliError> {
     let name = args.name.clone();
-    kit::name::check_name(&name).map_err(|e| CliError::field("NAME", e))?;
+    check_name(&name)?;
     let listen = args.listen.or(desk.config.listen).unwrap_or(LISTEN);
     if listen.port() == 0 {
         return Err(CliError::field("--listen", "port 0 is another one each time: name one"));

@@ -82,6 +82,18 @@ impl Desk {
     }
 }
 
+/// A name that a worker may be given.
+fn check_name(name: &str) -> Result<(), CliError> {
+    kit::name::check_name(name).map_err(|e| CliError::field("NAME", e))?;
+    if name == super::local_worker::NAME {
+        return Err(CliError::field(
+            "NAME",
+            "`local` is the worker that commands start by themselves: choose another",
+        ));
+    }
+    Ok(())
+}
+
 /// A name that is wrong is the user's; the rest is ours.
 fn registry_failed(error: JournalError) -> CliError {
     match &error {

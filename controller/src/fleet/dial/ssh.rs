@@ -102,6 +102,7 @@ impl Ssh {
             (true, Some(status)) => format!("it said nothing and ended with {status}"),
             (true, None) => "it said nothing".to_owned(),
         };
+        let words = words.strip_prefix("ssh: ").unwrap_or(&words);
         format!("ssh: {words}{hint}")
     }
 }

@@ -702,6 +702,14 @@ impl WorkerService for FakeWorker {
         }
     }
 
+    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        Err(Status::unimplemented("nobody joins this worker"))
+    }
+
+    async fn leave(&self, _: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        Err(Status::unimplemented("nobody joined this worker"))
+    }
+
     async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
         self.faults().draining = true;
         Ok(Response::new(v1::DrainResponse::default()))

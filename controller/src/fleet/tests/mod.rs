@@ -164,19 +164,30 @@ impl RunSink for MemorySink {
 struct Under {
     sink: MemorySink,
     cancel: CancellationToken,
-    end: kit::task::Handle<Result<RunEnd, FleetError>>,
+    /// Whoever follows it is gone at once, as after a kill.
+    killed: CancellationToken,
+    end: kit::task::Handle<Option<Result<RunEnd, FleetError>>>,
 }
 
 impl Under {
     fn way(fleet: &Fleet, start: v1::StartRunRequest) -> Self {
         let (sink, cancel, fleet) = (MemorySink::new(), CancellationToken::new(), fleet.clone());
-        let (mut its, token) = (sink.clone(), cancel.clone());
-        let end = kit::task::spawn("run", async move { fleet.run(start, &mut its, &token).await });
-        Self { sink, cancel, end }
+        let killed = CancellationToken::new();
+        let (mut its, token, kill) = (sink.clone(), cancel.clone(), killed.clone());
+        let end = kit::task::spawn("run", async move {
+            kill.run_until_cancelled(fleet.run(start, &mut its, &token)).await
+        });
+        Self { sink, cancel, killed, end }
     }
 
     async fn begun(&self) {
         until("the run begins", || !self.sink.kept().events.is_empty()).await;
+    }
+
+    async fn kill(self) -> MemorySink {
+        self.killed.cancel();
+        self.end.await.unwrap();
+        self.sink
     }
 
     async fn ends(self) -> (RunEnd, MemorySink) {
@@ -186,7 +197,7 @@ impl Under {
 
     async fn result(self) -> (Result<RunEnd, FleetError>, MemorySink) {
         let end = tokio::time::timeout(PATIENCE, self.end).await.expect("the run ends");
-        (end.unwrap().expect("no panic"), self.sink)
+        (end.unwrap().expect("no panic").expect("not killed"), self.sink)
     }
 }
 

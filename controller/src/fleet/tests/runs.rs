@@ -69,6 +69,7 @@ async fn a_run_is_given_up_after_patience_and_limit_and_then_its_results_stay_ou
     worker.go_away();
     until("away", || !matches!(fleet.states()[0].state, LinkState::Open)).await;
     clock.sleep(Duration::from_secs(3600));
+    until("sleep is noticed", || *awake.sleeps().borrow() == 1).await;
     clock.advance(Duration::from_secs(5));
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(!run.end.is_finished(), "an hour asleep and five seconds awake are no eight seconds");
@@ -81,7 +82,8 @@ async fn a_run_is_given_up_after_patience_and_limit_and_then_its_results_stay_ou
     until("released", || worker.seen().released.len() == 1).await;
     assert_eq!(worker.seen().cancelled.len(), 1, "it is cancelled first");
     until("forgotten", || fleet.states()[0].given_up == 0).await;
-    assert_eq!((sink.kept().events.len(), sink.kept().complete), (events, false));
+    let kept = sink.kept();
+    assert_eq!((kept.events.len(), kept.complete), (events, false));
 }
 
 #[tokio::test]
@@ -92,7 +94,7 @@ async fn what_an_earlier_process_gave_up_is_ended_when_the_worker_is_there() {
     let start = run(1, "v1");
     let run = Under::way(&first, start.clone());
     run.begun().await;
-    run.end.abort();
+    run.kill().await;
     drop(first);
     let second = fleet(&[&worker]);
     let orphan = Orphan {
@@ -130,7 +132,7 @@ async fn events_that_the_worker_does_not_have_are_a_lost_run() {
     let start = run(1, "v1");
     let run = Under::way(&fleet, start.clone());
     run.begun().await;
-    run.end.abort();
+    run.kill().await;
     let mut sink = MemorySink::new();
     sink.apply(vec![v1::Event { sequence: 1000, ..v1::Event::default() }]).await.unwrap();
     let end = fleet.resume(&start, None, &mut sink, &CancellationToken::new()).await.unwrap();
@@ -145,10 +147,9 @@ async fn a_run_of_an_earlier_process_is_found_and_followed() {
     let start = run(1, "v1");
     let run = Under::way(&first, start.clone());
     run.begun().await;
-    run.end.abort();
+    let mut sink = run.kill().await;
     drop(first);
     let second = fleet(&[&workers[0], &workers[1], &workers[2]]);
-    let mut sink = run.sink.clone();
     let end = second.resume(&start, None, &mut sink, &CancellationToken::new()).await.unwrap();
     assert_eq!(outcome(&end), v1::OutcomeKind::Succeeded);
     sink.is_whole();
@@ -166,10 +167,12 @@ async fn what_a_worker_lacks_is_brought_with_the_run() {
     let fleet = fleet(&[&worker, &other]);
     until("open", || fleet.states()[1].state == LinkState::Open).await;
     worker.go_away();
+    until("away", || fleet.states()[0].state != LinkState::Open).await;
     let program = Bytes::from(vec![b'#'; 150_000]);
     let digest = fleet.put_blob(program.clone()).await.unwrap();
     assert_eq!((worker.seen().uploads, other.seen().uploads), (0, 1), "only who is there gets it now");
     other.go_away();
+    until("away", || fleet.states()[1].state != LinkState::Open).await;
     worker.unprepare();
     worker.come_back();
     let start = run_of(1, "v1", |spec| {

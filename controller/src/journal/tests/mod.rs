@@ -4,6 +4,7 @@ mod budgets;
 mod campaigns;
 mod damage;
 mod fleet_workers;
+mod random;
 mod runs;
 
 use std::{path::Path, time::Duration};

@@ -386,7 +386,7 @@ impl Sandbox for FakeSandbox {
                 }
                 let record = world.record(id);
                 let known = seen.ended.is_some() || !record["reason"].is_null() || !record["lost"].is_null();
-                world.must(known || !seen.started, || "a kill before its reason".into());
+                world.must(known || !seen.started, || format!("a kill before its reason: {record} {seen:?}"));
                 inner.end_with(None, Some(9));
                 inner.reports.send_modify(|r| r.killed = true);
             }

@@ -11,7 +11,7 @@ use proto::v1::{Event, Finished, Stream, event::Kind};
 
 use super::{
     SpoolError, count_segments,
-    format::{self, Header, Parsed},
+    format::{self, Header, Parsed, Seal},
     segment_path,
 };
 use crate::run::RunId;
@@ -41,6 +41,8 @@ pub struct Recovered {
     pub finished: Option<Finished>,
     /// Bytes that were cut off at the end.
     pub cut_bytes: u64,
+    /// Of the last segment's frames; `None` where there is none.
+    pub seal: Option<Seal>,
 }
 
 /// Index of a stream in arrays of three.
@@ -156,7 +158,8 @@ pub fn examine(found: &mut Recovered, bytes: &[u8], run_id: RunId, place: Place)
     let damage = |offset, detail| Err(Damage { offset, detail });
     let begins = matches!(place, Place::Only | Place::First);
     let ends = matches!(place, Place::Only | Place::Last);
-    match Header::decode(bytes, run_id) {
+    let header = Header::decode(bytes, run_id);
+    match header {
         Some(header) if begins => found.last_sequence = header.first_sequence.saturating_sub(1),
         Some(header) if follows(header.first_sequence, found.last_sequence) => {}
         Some(_) => return damage(0, "its first sequence does not follow the segment before"),
@@ -164,9 +167,11 @@ pub fn examine(found: &mut Recovered, bytes: &[u8], run_id: RunId, place: Place)
         None if ends && bytes.len() < format::HEADER_BYTES => return Ok(0),
         None => return damage(0, "the header is not what was written"),
     }
+    let seal = header.map_or(Seal::Run(run_id), |header| header.seal());
+    found.seal = Some(seal);
     let mut good = format::HEADER_BYTES;
     while good < bytes.len() {
-        match format::parse_frame(&bytes[good..]) {
+        match format::parse_frame(&bytes[good..], seal) {
             Parsed::Frame(event, size) if follows(event.sequence, found.last_sequence) => {
                 found.take(*event);
                 good += size;
@@ -174,7 +179,7 @@ pub fn examine(found: &mut Recovered, bytes: &[u8], run_id: RunId, place: Place)
             Parsed::Frame(..) => return damage(good, "a sequence is missing or comes twice"),
             Parsed::Short | Parsed::Bad if !ends => return damage(good, "a frame is not what was written"),
             Parsed::Short | Parsed::Bad => {
-                if later_frame(&bytes[good..], found.last_sequence.saturating_add(1)) {
+                if later_frame(&bytes[good..], found.last_sequence.saturating_add(1), seal) {
                     return damage(good, "a frame is not what was written, and good ones follow it");
                 }
                 break;
@@ -194,7 +199,7 @@ fn follows(sequence: u64, last: u64) -> bool {
 /// The bytes may be the program's own output, made to look like the heads of ever so many large frames. So the
 /// sequence, which comes first, is looked at before anything is summed up, and a torn end whose sums come to more than
 /// [`SUMMED_BYTES_MAX`] is called damage: it costs that run and holds up no start.
-fn later_frame(bytes: &[u8], bad: u64) -> bool {
+fn later_frame(bytes: &[u8], bad: u64, seal: Seal) -> bool {
     let fits = |sequence: u64| sequence > bad && sequence - bad <= bytes.len() as u64;
     let mut summed = 0;
     (1..bytes.len()).any(|at| {
@@ -205,7 +210,7 @@ fn later_frame(bytes: &[u8], bad: u64) -> bool {
         }
         summed += payload;
         summed > SUMMED_BYTES_MAX
-            || matches!(format::parse_frame(rest), Parsed::Frame(event, _) if fits(event.sequence))
+            || matches!(format::parse_frame(rest, seal), Parsed::Frame(event, _) if fits(event.sequence))
     })
 }
 
@@ -229,6 +234,8 @@ pub struct SpoolReader {
     run_id: RunId,
     ordinal: u64,
     file: File,
+    /// Of this segment's frames.
+    seal: Seal,
     /// What was read and not yet parsed begins at `start`.
     buffer: Vec<u8>,
     start: usize,
@@ -259,6 +266,7 @@ impl SpoolReader {
             run_id,
             ordinal: low,
             file,
+            seal: header.seal(),
             buffer: Vec::new(),
             start: 0,
             offset: format::HEADER_BYTES as u64,
@@ -288,7 +296,7 @@ impl SpoolReader {
             return Ok(None);
         }
         loop {
-            match format::parse_frame(&self.buffer[self.start..]) {
+            match format::parse_frame(&self.buffer[self.start..], self.seal) {
                 Parsed::Frame(event, size) => {
                     if !follows(event.sequence, self.last) {
                         return Err(self.damaged("a sequence is missing or comes twice"));
@@ -337,6 +345,7 @@ impl SpoolReader {
         let (file, header) = open_segment(&self.folder, self.run_id, self.ordinal + 1)?;
         self.ordinal += 1;
         self.file = file;
+        self.seal = header.seal();
         self.offset = format::HEADER_BYTES as u64;
         if !follows(header.first_sequence, self.last) {
             return Err(self.damaged("its first sequence does not follow the segment before"));

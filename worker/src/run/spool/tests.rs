@@ -168,3 +168,47 @@ fn a_torn_end_full_of_would_be_frames_holds_up_no_start() {
     assert!(matches!(error, SpoolError::Damaged { offset, .. } if offset == good), "{error}");
     assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn what_an_earlier_version_began_is_read_and_gone_on_with() {
+    use super::format::{Header, Seal, push_frame};
+    let folder = tempfile::tempdir().unwrap();
+    let run_id = RunId::new();
+    let mut bytes = Header { version: 1, ..Header::new(run_id, 1) }.encode().to_vec();
+    for sequence in 1..=2 {
+        let kind = Some(frame((sequence - 1) * 16, b"0123456789abcdef"));
+        let event = proto::v1::Event { sequence, kind, ..Default::default() };
+        assert!(push_frame(&mut bytes, &event, Seal::None));
+    }
+    fs::write(segment_path(folder.path(), 1), bytes).unwrap();
+    let found = recover(folder.path(), run_id).unwrap();
+    assert_eq!((found.last_sequence, found.cut_bytes, found.seal), (2, 0, Some(Seal::None)));
+    let mut writer = SpoolWriter::resume(folder.path(), run_id, &found).unwrap().with_segment_bytes(220);
+    for index in 2..6 {
+        writer.append(1, 2, frame(index * 16, b"0123456789abcdef")).unwrap();
+    }
+    writer.sync().unwrap();
+    assert!(count_segments(folder.path()) > 1, "and the next segment is of this version");
+    assert_eq!(read_all(folder.path(), run_id, 0, 6).unwrap(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(recover(folder.path(), run_id).unwrap().seal, Some(Seal::Run(run_id)));
+}
+
+#[test]
+fn a_frame_of_another_run_is_no_frame_of_this_one_although_its_place_and_its_sequence_fit() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run_id = RunId::new();
+    filled(ours.path(), run_id, 3, 1 << 20);
+    filled(theirs.path(), RunId::new(), 3, 1 << 20);
+    let mut bytes = fs::read(segment_path(ours.path(), 1)).unwrap();
+    let other = fs::read(segment_path(theirs.path(), 1)).unwrap();
+    assert_eq!(bytes.len(), other.len());
+    // The second frame of three.
+    let size = |at: usize| format::announced(&bytes[at..]).unwrap().0;
+    let at = format::HEADER_BYTES + size(format::HEADER_BYTES);
+    let place = at..at + size(at);
+    bytes[place.clone()].copy_from_slice(&other[place.clone()]);
+    fs::write(segment_path(ours.path(), 1), bytes).unwrap();
+    let Err(SpoolError::Damaged { offset, .. }) = recover(ours.path(), run_id) else { panic!("it is read") };
+    assert_eq!(offset, place.start as u64);
+    assert!(matches!(read_all(ours.path(), run_id, 0, 3), Err(SpoolError::Damaged { .. })));
+}

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     SEGMENT_BYTES, SpoolError,
-    format::{self, Header},
+    format::{self, Header, Seal},
     read::Recovered,
     segment_path,
 };
@@ -32,6 +32,8 @@ pub struct SpoolWriter {
     /// Of the segment, with what is still in the buffer.
     segment_bytes: u64,
     segment_bytes_max: u64,
+    /// Of the segment's frames.
+    seal: Seal,
     buffer: Vec<u8>,
     last_sequence: u64,
     synced: watch::Sender<u64>,
@@ -58,7 +60,7 @@ impl SpoolWriter {
     /// # Errors
     /// [`SpoolError::Io`], also where there is a segment already.
     pub fn create(folder: &Path, run_id: RunId) -> Result<Self, SpoolError> {
-        let file = create(folder, 1, Header { run_id, first_sequence: 1 })?;
+        let file = create(folder, 1, Header::new(run_id, 1))?;
         Ok(Self::over(folder, run_id, file, Recovered { ordinal: 1, ..Recovered::default() }))
     }
 
@@ -85,6 +87,7 @@ impl SpoolWriter {
             file,
             segment_bytes: from.segment_bytes.max(header),
             segment_bytes_max: SEGMENT_BYTES,
+            seal: from.seal.unwrap_or(Seal::Run(run_id)),
             buffer: Vec::new(),
             last_sequence: from.last_sequence,
             synced: watch::Sender::new(from.last_sequence),
@@ -130,7 +133,7 @@ impl SpoolWriter {
             self.rotate(sequence)?;
         }
         let before = self.buffer.len();
-        if !format::push_frame(&mut self.buffer, &event) {
+        if !format::push_frame(&mut self.buffer, &event, self.seal) {
             return Err(SpoolError::TooLarge { bytes: prost::Message::encoded_len(&event) });
         }
         let grown = (self.buffer.len() - before) as u64;
@@ -179,8 +182,9 @@ impl SpoolWriter {
     fn rotate(&mut self, first_sequence: u64) -> Result<(), SpoolError> {
         // All of a closed segment is on disk before the next one is there: recovery relies on it.
         self.sync()?;
-        match create(&self.folder, self.ordinal + 1, Header { run_id: self.run_id, first_sequence }) {
-            Ok(file) => self.file = file,
+        let header = Header::new(self.run_id, first_sequence);
+        match create(&self.folder, self.ordinal + 1, header) {
+            Ok(file) => (self.file, self.seal) = (file, header.seal()),
             Err(error) => {
                 self.broken = true;
                 return Err(error);
