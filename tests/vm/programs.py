@@ -29,10 +29,12 @@ SETTINGS = {
 }
 # Name: the outcomes that are right here too, and why.
 DIFFERENT = {
+    "memory_page_cache": (["out_of_memory"], "files are on a tmpfs, which is the run's memory and no cache of it"),
     "output_fills_the_disk": (["timed_out"], "what is past a stream's limit is forgotten and fills no disk"),
 }
 # Name: what a program may call reached, and why it is not.
 HARMLESS = {
+    "memory_tmpfs": ("REACHED 64 MiB on /work tmpfs", "the volume is one, with the disk limit of 64 MiB as its size"),
     "deceit_cut_logs": ("REACHED no append", "its output is a pipe, to which that flag is nothing; both lines are checked"),
 }
 

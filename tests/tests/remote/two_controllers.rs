@@ -67,6 +67,8 @@ fn neither_of_two_controllers_reaches_the_others_runs_and_both_get_slots() {
         client.release_run(release).await.ok();
         client.cancel_run(CancelRunRequest { run_id: run.clone(), controller_id: stranger }).await.ok();
     });
+    // Its own user wants nothing new there: what runs goes on.
+    let _ = one.run(&["worker", "drain", "shared"]).expect(0);
     // A controller that ends its own work and looks after what it left does not end the other's.
     let _: Ran = two.run(&["list"]);
     let finished = one.finish(long, Duration::from_secs(240)).expect(0).json();

@@ -174,7 +174,7 @@ async fn a_program_that_forges_its_end_is_refused_everywhere_and_not_believed(on
     let allowed: Vec<&str> =
         told.lines().filter(|line| line.ends_with(" allowed")).filter(|line| !harmless(line)).collect();
     assert_eq!(allowed, Vec::<&str>::new());
-    assert!(told.lines().filter(|line| line.contains(" refused ")).count() > 90, "{told}");
+    assert!(told.lines().filter(|line| line.contains(" refused ")).count() >= 90, "{told}");
     let evidence = finish(&sandbox).await;
     assert_eq!(evidence.oom_kills, 0);
     assert_eq!(fixture.traces().await, Vec::<String>::new());

@@ -253,6 +253,7 @@ mod tests {
             worker: (1000, 1000),
             slot_uid: 50_000,
             log_bytes: [1; 3],
+            disk_bytes: 0,
             layers: vec!["/blobs/packages.ext4".into()],
         };
         let body = body("worker-1", Path::new("/data/sandboxes"), id, &work, "sha256:0".to_owned());
