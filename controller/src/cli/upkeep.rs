@@ -69,12 +69,7 @@ async fn given_up(journal: &Journal) -> Result<Vec<(RunId, Orphan)>, JournalErro
     Ok(rows.into_iter().map(orphan).collect())
 }
 
-async fn follow(
-    journal: Journal,
-    fleet: WeakFleet,
-    mut lost: Vec<(RunId, Orphan)>,
-    stop: CancellationToken,
-) {
+async fn follow(journal: Journal, fleet: WeakFleet, mut lost: Vec<(RunId, Orphan)>, stop: CancellationToken) {
     let mut told: BTreeSet<String> = BTreeSet::new();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         let Some(fleet) = fleet.upgrade() else { return };

@@ -261,8 +261,10 @@ impl Journal {
     pub async fn take_back_fleet_worker(&self, name: &str) -> Result<(), JournalError> {
         let name = name.to_owned();
         self.write(move |c| {
-            c.prepare_cached("UPDATE fleet_workers SET state = ?2, reason = NULL WHERE name = ?1 AND state = ?3")?
-                .execute((name, FleetState::Active, FleetState::SetAside))?;
+            c.prepare_cached(
+                "UPDATE fleet_workers SET state = ?2, reason = NULL WHERE name = ?1 AND state = ?3",
+            )?
+            .execute((name, FleetState::Active, FleetState::SetAside))?;
             Ok(())
         })
         .await

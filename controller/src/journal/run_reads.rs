@@ -60,8 +60,9 @@ impl Journal {
     /// # Errors
     /// Whatever reading gives.
     pub async fn given_up_runs(&self) -> Result<Vec<RunRow>, JournalError> {
-        let mut rows =
-            self.rows("WHERE runs.state = 'finished' AND runs.released = 0 AND runs.outcome = 'lost'", None).await?;
+        let mut rows = self
+            .rows("WHERE runs.state = 'finished' AND runs.released = 0 AND runs.outcome = 'lost'", None)
+            .await?;
         rows.retain(RunRow::is_given_up);
         Ok(rows)
     }

@@ -1,10 +1,6 @@
 //! `autoresearch-worker serve`.
 
-use std::{
-    io,
-    net::SocketAddr,
-    process::ExitCode,
-};
+use std::{io, net::SocketAddr, process::ExitCode};
 
 use kit::{identity::InviteString, task::CancellationToken};
 

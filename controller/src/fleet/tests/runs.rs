@@ -307,11 +307,8 @@ async fn a_run_that_was_given_up_counts_as_ended_once_its_worker_has_answered() 
     let worker = FakeWorker::new(Shape::cpu("w", 1));
     worker.go_away();
     let fleet = fleet(&[&worker]);
-    let orphan = |worker_id| Orphan {
-        run_id: run(1, "v1").run_id,
-        controller_id: "us".to_owned(),
-        worker_id,
-    };
+    let orphan =
+        |worker_id| Orphan { run_id: run(1, "v1").run_id, controller_id: "us".to_owned(), worker_id };
     let (known, unknown) = (orphan(Some(worker.worker_id())), orphan(None));
     let elsewhere = orphan(Some("somebody-else".to_owned()));
     fleet.end_given_up(&known);
