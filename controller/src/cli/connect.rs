@@ -10,7 +10,7 @@ use tokio_util::sync::DropGuard;
 use super::{
     error::{CliError, chain},
     local_worker::{self, LocalWorker},
-    registry::Registry,
+    registry::{Registry, absent},
 };
 use crate::{
     fleet::{Fleet, Link, Wish},
@@ -75,7 +75,10 @@ impl Workers {
                     }
                     links.push(link);
                 }
-                Err(error) => notes.push(error.to_string()),
+                Err(error) => {
+                    notes.push(error.to_string());
+                    links.push(Link::unopened(absent(row, &error)));
+                }
             }
         }
         let longest = match asked.iter().all(|(row, _)| row.seen_ns.is_none()) {
@@ -135,7 +138,7 @@ impl Workers {
 }
 
 fn may_run(row: &FleetWorkerRow) -> bool {
-    matches!(row.state, FleetState::Active | FleetState::Invited)
+    matches!(row.state, FleetState::Active | FleetState::Invited | FleetState::SetAside)
 }
 
 /// Also those that get nothing new: they may still have runs.
@@ -146,8 +149,9 @@ fn may_be_reached(row: &FleetWorkerRow) -> bool {
 /// What the registry says of a worker, for its link.
 fn wish(row: Option<&FleetWorkerRow>) -> Wish {
     match row.map(|row| row.state) {
-        Some(FleetState::Active | FleetState::Invited) => Wish::Use,
-        Some(FleetState::Drained | FleetState::SetAside) => Wish::NothingNew,
+        // That another campaign has set it aside is for people to read: each finds out for itself, and tries again.
+        Some(FleetState::Active | FleetState::Invited | FleetState::SetAside) => Wish::Use,
+        Some(FleetState::Drained) => Wish::NothingNew,
         Some(FleetState::Revoked) => Wish::Cut("it was revoked".to_owned()),
         None => Wish::Cut("it was removed".to_owned()),
     }

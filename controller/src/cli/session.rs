@@ -14,6 +14,7 @@ use super::{
     connect::Workers,
     error::{CliError, chain},
     local_worker,
+    upkeep::Upkeep,
 };
 use crate::{
     fleet::{Fleet, Link},
@@ -32,6 +33,7 @@ pub struct Session {
     /// The one clock.
     pub clock: Arc<dyn Clock>,
     workers: Workers,
+    upkeep: Upkeep,
 }
 
 /// What a command wants of its workers.
@@ -64,7 +66,9 @@ impl Session {
         kit::folder::create_private(data_dir)?;
         let journal = Journal::open(data_dir, clock.clone()).map_err(|e| CliError::Usage(chain(&e)))?;
         let workers = Workers::connect(data_dir, &journal, &clock, options.listen).await?;
-        let session = Self { fleet: workers.fleet(), journal, clock, workers };
+        let fleet = workers.fleet();
+        let upkeep = Upkeep::start(&journal, &fleet).await?;
+        let session = Self { fleet, journal, clock, workers, upkeep };
         if let Err(error) = usable(session.workers.links(), options.backend.as_deref()) {
             session.end().await;
             return Err(error);
@@ -92,7 +96,8 @@ impl Session {
 
     /// Lets go of the workers, and waits until the local one has gone.
     pub async fn end(self) {
-        let Self { fleet, workers, .. } = self;
+        let Self { fleet, workers, upkeep, .. } = self;
+        upkeep.end().await;
         drop(fleet);
         workers.end().await;
     }

@@ -10,7 +10,7 @@ use crate::{PROGRAM, SLEEPER};
 
 const START: Duration = Duration::from_secs(120);
 
-fn runs(home: &Home) -> Vec<serde_json::Value> {
+pub fn runs(home: &Home) -> Vec<serde_json::Value> {
     let listed = home.run(&["list", "--all", "--output", "json"]);
     let ids = listed.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     ids.flat_map(|campaign| {

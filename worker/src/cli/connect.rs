@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use kit::telemetry::LogFormat;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::UnixStream,
@@ -141,6 +142,12 @@ impl Starter<'_> {
         }
         if let Some(host) = &self.common.docker_host {
             command.arg("--docker-host").arg(host);
+        }
+        if let Some(format) = self.common.log_format {
+            command.arg("--log-format").arg(match format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            });
         }
         // Nothing of this session stays open in it: ssh waits for that.
         let log_too = log.try_clone().map_err(failed)?;

@@ -73,8 +73,22 @@ impl Driver {
             }
         }
         self.left = journal.runs(self.id).await?;
+        self.keep_kind();
         self.left.retain(|run| !known.contains(&run.id.to_string()));
         Ok(())
+    }
+
+    /// An experiment that is open goes on with the kind of device that its runs had: variants on different ones cannot be
+    /// compared. `left` is all of the campaign's runs here.
+    fn keep_kind(&self) {
+        let Some(open) = self.kept.record.open() else { return };
+        let number = self.experiment_number();
+        let gpus = u32::from(!self.kept.workers.gpus.is_empty());
+        for run in self.left.iter().filter(|run| run.experiment == Some(number)) {
+            if let Some(worker) = &run.worker_id {
+                self.deps.fleet.keep_kind(&self.kept.record.id, &open.id, worker, gpus);
+            }
+        }
     }
 
     /// What other processes wanted, and the last owner took and did not live to obey. A pause is not among it: whoever
