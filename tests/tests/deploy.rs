@@ -86,6 +86,14 @@ impl Deployment {
         text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
     }
 
+    /// What became of a campaign, for a failure's text.
+    fn story(&self, campaign: &serde_json::Value) -> String {
+        let id = campaign["id"].as_str().unwrap_or_default();
+        let shown =
+            words(&self.compose(&["run", "--rm", "-T", "controller", "show", id, "--output", "json"]));
+        format!("{campaign}\n{shown}\n{}", words(&self.compose(&["logs", "--tail", "60"])))
+    }
+
     fn reports(&self) -> Vec<PathBuf> {
         let campaigns = fs::read_dir(self.home.data_dir().join("campaigns")).into_iter().flatten().flatten();
         campaigns.map(|entry| entry.path().join("report.html")).filter(|path| path.exists()).collect()
@@ -140,8 +148,9 @@ fn one_command_runs_a_campaign_and_after_a_kill_it_goes_on() {
         _ => Err(words(&deployment.compose(&["logs", "--tail", "20"]))),
     });
     assert_eq!(folders(&deployment), campaigns_before, "it went on with the one that was killed");
-    let states: Vec<String> = deployment.campaigns().iter().map(|c| c["state"].to_string()).collect();
-    assert_eq!(states, ["\"finished\"", "\"finished\""]);
+    let campaigns = deployment.campaigns();
+    let states: Vec<&str> = campaigns.iter().filter_map(|campaign| campaign["state"].as_str()).collect();
+    assert_eq!(states, ["finished", "finished"], "{}", deployment.story(&campaigns[0]));
 
     deployment.compose(&["down"]);
     assert_eq!(deployment.left(), "");

@@ -9,6 +9,7 @@ use kit::{clock::SystemClock, task::CancellationToken};
 use proto::v1;
 
 use super::{
+    config::LocalWorkerUse,
     error::{CliError, chain},
     local_worker::{self, LocalWorker},
     session::journal_failed,
@@ -23,7 +24,7 @@ use crate::{
 ///
 /// # Errors
 /// Where the journal cannot be opened.
-pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
+pub(super) async fn after_a_kill(data_dir: &Path, may: LocalWorkerUse) -> Result<(), CliError> {
     if !data_dir.join("journal.db").exists() {
         return Ok(());
     }
@@ -35,11 +36,13 @@ pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
             Err(error) => return Err(super::session::open_failed(&error)),
         }
     };
-    if !abandoned && !left_something(data_dir) {
+    // Where none may be started, whoever runs the worker starts it again, and that start sweeps.
+    let swept_here = may == LocalWorkerUse::Start && left_something(data_dir);
+    if !abandoned && !swept_here {
         return Ok(());
     }
     let journal = Journal::open(data_dir, clock.clone()).map_err(|e| super::session::open_failed(&e))?;
-    let local = LocalWorker::new(data_dir, clock);
+    let local = LocalWorker::new(data_dir, clock, may);
     match Link::open(Box::new(local.handle())).await {
         Ok(link) => end_abandoned(&journal, &Fleet::new(vec![link])).await?,
         // A command that only reads works without an engine.

@@ -135,7 +135,8 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
             return Err(CliError::field("--dataset", format!("`{name}` is named twice")));
         }
     }
-    let options = SessionOptions { backend: backend.clone(), listen: config.listen };
+    let options =
+        SessionOptions { backend: backend.clone(), listen: config.listen, local_worker: config.local_worker };
     let session = Session::open_with(&config.data_dir()?, &options).await?;
     session.absences().iter().for_each(|note| printer.say(note));
     let cancel = CancellationToken::new();
