@@ -45,7 +45,16 @@ impl<'a> Way<'a> {
         let pace = &link.core.pace;
         let patience = Patience { silence: pace.patience, cancelled: pace.cancel_patience, longest };
         let reach = Reach::new(patience, Moment::now(&link.core.awake));
-        Self { link, start, cancel, worker_id: None, reach, failures: 0, opened: Duration::ZERO, paused_to: Duration::ZERO }
+        Self {
+            link,
+            start,
+            cancel,
+            worker_id: None,
+            reach,
+            failures: 0,
+            opened: Duration::ZERO,
+            paused_to: Duration::ZERO,
+        }
     }
 
     fn now(&self) -> Moment {

@@ -158,8 +158,20 @@ impl Model {
         let url = self.server.url();
         let seeds = SEEDS.to_string();
         site.start(&[
-            "run", script::QUESTION, "--llm", "compatible:any/model", "--llm-url", &url, "--image", "lite", "--seeds",
-            &seeds, "--max-iterations", "1", "--backend", backend,
+            "run",
+            script::QUESTION,
+            "--llm",
+            "compatible:any/model",
+            "--llm-url",
+            &url,
+            "--image",
+            "lite",
+            "--seeds",
+            &seeds,
+            "--max-iterations",
+            "1",
+            "--backend",
+            backend,
         ])
     }
 }
@@ -251,11 +263,18 @@ fn every_byte_once(site: &Site, record: &Record, report: &Value, wrong: &mut Vec
         let steps = if run.purpose == "smoke" { SMOKE_STEPS } else { STEPS };
         let stdout = fs::read_to_string(folder.join("stdout")).unwrap_or_default();
         if stdout != printed(*shift, run.seed, steps) || run.stdout_bytes != stdout.len() as u64 {
-            wrong.push(format!("run {} printed {stdout:?}, of which {} bytes count", run.id, run.stdout_bytes));
+            wrong.push(format!(
+                "run {} printed {stdout:?}, of which {} bytes count",
+                run.id, run.stdout_bytes
+            ));
         }
         let kept = fs::read_to_string(folder.join("artifacts/weights")).unwrap_or_default();
         if kept != weights(run.seed) {
-            wrong.push(format!("run {} kept an artifact of {} bytes that is not its own", run.id, kept.len()));
+            wrong.push(format!(
+                "run {} kept an artifact of {} bytes that is not its own",
+                run.id,
+                kept.len()
+            ));
         }
     }
 }
@@ -264,7 +283,8 @@ fn every_byte_once(site: &Site, record: &Record, report: &Value, wrong: &mut Vec
 fn shifts(report: &Value) -> BTreeMap<String, bool> {
     let experiments = report["experiments"].as_array().into_iter().flatten();
     let variants = experiments.flat_map(|e| e["variants"].as_array().into_iter().flatten());
-    let named = variants.filter_map(|v| Some((v["id"].as_str()?.to_owned(), v["params"]["shift"].as_bool()?)));
+    let named =
+        variants.filter_map(|v| Some((v["id"].as_str()?.to_owned(), v["params"]["shift"].as_bool()?)));
     named.collect()
 }
 
@@ -302,7 +322,8 @@ fn every_reply_once(record: &Record, report: &Value, model: &Model, price: Price
     let unanswered = record.calls.iter().filter(|call| !call.replied).count();
     let most = usize::from(price.call_in_flight);
     if more > most || unanswered > most {
-        wrong.push(format!("{more} calls were made again and {unanswered} have no reply: {:?}", record.calls));
+        wrong
+            .push(format!("{more} calls were made again and {unanswered} have no reply: {:?}", record.calls));
     }
     let unknown = report["costs"]["unknown"].as_array().map_or(0, Vec::len);
     if unanswered > 0 && unknown == 0 {
@@ -334,8 +355,15 @@ fn the_numbers_are_right(report: &Value, wrong: &mut Vec<String>) {
             }
         }
         let mean = sum / values.len().max(1) as f64;
-        if values.len() != SEEDS as usize || variant["mean"].as_f64().is_none_or(|m| (m - mean).abs() > ROUNDING) {
-            wrong.push(format!("{} has {} values and the mean {}", variant["id"], values.len(), variant["mean"]));
+        if values.len() != SEEDS as usize
+            || variant["mean"].as_f64().is_none_or(|m| (m - mean).abs() > ROUNDING)
+        {
+            wrong.push(format!(
+                "{} has {} values and the mean {}",
+                variant["id"],
+                values.len(),
+                variant["mean"]
+            ));
         }
         means.insert(shift, mean);
     }
@@ -350,19 +378,37 @@ fn the_numbers_are_right(report: &Value, wrong: &mut Vec<String>) {
 /// [`value`] and not against another campaign's.
 fn findings(report: &Value) -> Value {
     let experiment = |e: &Value| {
-        let variants: Vec<Value> = e["variants"].as_array().into_iter().flatten().map(|v| {
-            json!([v["id"], v["label"], v["params"], v["control"], v["planned"], v["analysed"], v["failed"], v["failed_up_to"]])
-        }).collect();
-        let contrasts: Vec<Value> = e["contrasts"].as_array().into_iter().flatten().map(|c| {
-            json!([c["id"], c["claim"], c["level"], c["verdict"], c["rests_on_failed_runs"]])
-        }).collect();
+        let variants: Vec<Value> = e["variants"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|v| {
+                json!([
+                    v["id"],
+                    v["label"],
+                    v["params"],
+                    v["control"],
+                    v["planned"],
+                    v["analysed"],
+                    v["failed"],
+                    v["failed_up_to"]
+                ])
+            })
+            .collect();
+        let contrasts: Vec<Value> = e["contrasts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|c| json!([c["id"], c["claim"], c["level"], c["verdict"], c["rests_on_failed_runs"]]))
+            .collect();
         json!({
             "id": e["id"], "title": e["title"], "plan": e["plan"], "method": e["method"], "looks": e["looks"],
             "variants": variants, "contrasts": contrasts, "interpretation": e["interpretation"],
         })
     };
     let all = |key: &str| report[key].as_array().cloned().unwrap_or_default();
-    let verdicts: Vec<Value> = all("findings").iter().map(|f| json!([f["id"], f["experiment"], f["verdict"]])).collect();
+    let verdicts: Vec<Value> =
+        all("findings").iter().map(|f| json!([f["id"], f["experiment"], f["verdict"]])).collect();
     let revisions: Vec<Value> =
         all("revisions").iter().map(|r| json!([r["experiment"], r["number"], r["digest"]])).collect();
     json!({

@@ -29,7 +29,8 @@ const SMALL: &[(&str, &str)] = &[
 fn unharmed() -> &'static Findings {
     static FOUND: OnceLock<Findings> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let mut site = Site::new(&Wishes { backend: "native", worker_environment: SMALL, ..Wishes::default() });
+        let mut site =
+            Site::new(&Wishes { backend: "native", worker_environment: SMALL, ..Wishes::default() });
         let model = Model::start(None);
         let ran = model.research(&site, "native").finish(LONGEST);
         let found = campaign::check(&site, &model, &ran, Price::default());

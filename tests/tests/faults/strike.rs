@@ -67,7 +67,11 @@ impl Fault {
         let loses_the_call = matches!(self, Self::ControllerKilled | Self::BothKilled | Self::LaptopDiskFull);
         let loses_runs = matches!(
             self,
-            Self::WorkerKilled | Self::BothKilled | Self::EngineRestarted | Self::MachineWiped | Self::MachineDiskFull
+            Self::WorkerKilled
+                | Self::BothKilled
+                | Self::EngineRestarted
+                | Self::MachineWiped
+                | Self::MachineDiskFull
         );
         Price {
             call_in_flight: loses_the_call && phase == Phase::ModelCall,
@@ -92,7 +96,10 @@ pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command
         Fault::ControllerKilled => {
             let ran = command.kill();
             met.go_on(model);
-            return Struck { proof: format!("the controller ended by SIGKILL ({})", ran.code), command: None };
+            return Struck {
+                proof: format!("the controller ended by SIGKILL ({})", ran.code),
+                command: None,
+            };
         }
         Fault::BothKilled => {
             site.worker.kill();
@@ -100,7 +107,8 @@ pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command
             met.go_on(model);
             site.worker.restart(&site.home);
             site.until_the_worker_listens();
-            let proof = format!("both ended by SIGKILL ({}), the worker is now {}", ran.code, site.worker.pid());
+            let proof =
+                format!("both ended by SIGKILL ({}), the worker is now {}", ran.code, site.worker.pid());
             return Struck { proof, command: None };
         }
         Fault::WorkerKilled => {
