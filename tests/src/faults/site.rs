@@ -221,7 +221,6 @@ impl Site {
     pub fn start(&self, arguments: &[&str]) -> Command {
         let points: Vec<&str> = self.controller_points.iter().map(String::as_str).collect();
         let mut command = self.home.command(arguments);
-        command.env("AUTORESEARCH_LOG", "controller=debug");
         command.envs(self.laptop_clock.environment()).envs([self.halts.variable(&points)]);
         // Files and no pipes: nobody reads while it runs, and whoever writes into a full pipe stands still.
         let said =

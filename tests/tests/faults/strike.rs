@@ -5,6 +5,7 @@ use std::time::{Duration, Instant as Time};
 
 use e2e::{
     Ran,
+    engine::Engine,
     faults::{
         campaign::{LONGEST, Model, Price},
         process,
@@ -76,7 +77,7 @@ impl Fault {
         Price {
             call_in_flight: loses_the_call && phase == Phase::ModelCall,
             runs: loses_runs,
-            tombstones: self == Self::MachineWiped,
+            machine: self == Self::MachineWiped,
         }
     }
 }
@@ -91,7 +92,14 @@ pub struct Struck {
 
 /// Does it. On return the instant is over and everything is mended, as far as a person would mend it, but a controller that
 /// is dead is not yet resumed.
-pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command, met: &Met) -> Struck {
+pub fn strike(
+    fault: Fault,
+    site: &mut Site,
+    engine: Option<&mut Engine>,
+    model: &Model,
+    mut command: Command,
+    met: &Met,
+) -> Struck {
     let proof = match fault {
         Fault::ControllerKilled => {
             let ran = command.kill();
@@ -200,7 +208,16 @@ pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command
             disk.free();
             format!("the machine's disk was full for {:?}", since.elapsed())
         }
-        Fault::EngineRestarted => crate::cell::restart_engine(site, model, met),
+        Fault::EngineRestarted => {
+            let engine = engine.expect("an engine of its own");
+            engine.kill();
+            let asked = engine.docker(&["version"]).output().expect("docker");
+            assert!(!asked.status.success(), "the engine is dead: {asked:?}");
+            met.go_on(model);
+            std::thread::sleep(AWAY);
+            engine.start_again();
+            "the engine did not answer, and was started again".to_owned()
+        }
     };
     Struck { proof, command: Some(command) }
 }

@@ -202,8 +202,16 @@ async fn copy_down(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite +
         match from.read(&mut buffer).await? {
             0 => return Ok(()),
             n => {
-                to.write_all(&buffer[..n]).await?;
-                to.flush().await?;
+                let passed = match to.write_all(&buffer[..n]).await {
+                    Ok(()) => to.flush().await,
+                    error => error,
+                };
+                match passed {
+                    Ok(()) => {}
+                    // Whoever asked has gone, and needs no last word of the worker.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    Err(error) => return Err(error),
+                }
             }
         }
     }

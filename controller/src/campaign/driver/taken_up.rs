@@ -120,7 +120,8 @@ impl Driver {
         if let (Some(blob), Some(source)) = (&self.kept.program, source)
             && blob.digest == Digest::of(source.as_bytes())
         {
-            let sent = fleet.put_blob(Bytes::from(source)).await;
+            let sending = fleet.put_blob(Bytes::from(source));
+            let Some(sent) = self.cancel.run_until_cancelled(sending).await else { return Ok(()) };
             sent.map_err(|error| lacks("the program", error.to_string()))?;
         }
         for (name, blob) in &self.kept.data {
@@ -130,7 +131,8 @@ impl Driver {
                 let problem = "this version ships another one than the campaign began with".to_owned();
                 return Err(lacks(&what, problem));
             };
-            let sent = fleet.put_blob(ours.bytes.clone()).await;
+            let sending = fleet.put_blob(ours.bytes.clone());
+            let Some(sent) = self.cancel.run_until_cancelled(sending).await else { return Ok(()) };
             sent.map_err(|error| lacks(&what, error.to_string()))?;
         }
         Ok(())
