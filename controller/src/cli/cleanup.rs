@@ -12,6 +12,7 @@ use kit::{
 use proto::v1;
 
 use super::{
+    config::LocalWorkerUse,
     error::{CliError, chain},
     local_worker::{self, LocalWorker},
     registry::{Registry, absent},
@@ -34,14 +35,16 @@ const SOON: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Where the journal cannot be opened.
-pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
+pub(super) async fn after_a_kill(data_dir: &Path, may: LocalWorkerUse) -> Result<(), CliError> {
     if !data_dir.join("journal.db").exists() {
         return Ok(());
     }
     let clock: Arc<dyn Clock> = SystemClock::shared();
     let read = Journal::open_read_only(data_dir, clock.clone());
     let read = read.map_err(|e| super::session::open_failed(&e))?;
-    let (runs, swept) = (abandoned(&read).await?, left_something(data_dir));
+    // Where none may be started, whoever runs the worker starts it again, and that start sweeps.
+    let swept = may == LocalWorkerUse::Start && left_something(data_dir);
+    let runs = abandoned(&read).await?;
     if runs.is_empty() && ownerless(&read).await?.is_empty() && !swept {
         return Ok(());
     }
@@ -56,7 +59,7 @@ pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
     }
     let answers = links.iter().map(|link| tokio::time::timeout(SOON, link.client()));
     futures_util::future::join_all(answers).await;
-    let local = LocalWorker::new(data_dir, clock);
+    let local = LocalWorker::new(data_dir, clock, may);
     let mut usable = true;
     if swept || here(data_dir, &rows, &runs) {
         match Link::open(Box::new(local.handle())).await {

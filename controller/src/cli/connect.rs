@@ -2,7 +2,7 @@
 //! answer in time is said and tried again later by its link; a worker of this machine is started only where none is
 //! registered, or where one that was started earlier still has runs.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use kit::{clock::Clock, task::CancellationToken};
 use tokio_util::sync::DropGuard;
@@ -11,6 +11,7 @@ use super::{
     error::{CliError, chain},
     local_worker::{self, LocalWorker},
     registry::{Registry, absent},
+    session::SessionOptions,
 };
 use crate::{
     fleet::{Fleet, Link, Wish},
@@ -46,17 +47,17 @@ impl Workers {
         data_dir: &Path,
         journal: &Journal,
         clock: &Arc<dyn Clock>,
-        listen: Option<SocketAddr>,
+        options: &SessionOptions,
     ) -> Result<Self, CliError> {
         let rows = journal.fleet_workers().await.map_err(super::session::journal_failed)?;
         let mut registry = Registry::new(data_dir, journal, clock);
         let mut notes = Vec::new();
-        if let Err(error) = registry.listen(&rows, listen).await {
+        if let Err(error) = registry.listen(&rows, options.listen).await {
             notes.push(error.to_string());
         }
         let wanted: Vec<&FleetWorkerRow> = rows.iter().filter(|row| may_be_reached(row)).collect();
         let local = if rows.is_empty() || has_local_runs(data_dir, journal).await? {
-            Some(LocalWorker::new(data_dir, Arc::clone(clock)))
+            Some(LocalWorker::new(data_dir, Arc::clone(clock), options.local_worker))
         } else {
             None
         };
