@@ -37,19 +37,19 @@ fn what_a_kill_left_is_ended_on_the_worker_that_has_it_and_a_revoked_one_ends_it
     let socket = worker.folder.join("worker.sock");
     wait_for("the worker", START, || if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) });
     let home = Home::new();
-    let _ = home.run(&["worker", "add", "gpu", &format!("unix:{}", socket.display())]).expect(0);
+    drop(home.run(&["worker", "add", "gpu", &format!("unix:{}", socket.display())]).expect(0));
 
     let (mut killed, run) = under_way(&home);
     killed.kill().expect("SIGKILL");
     killed.wait().expect("its end");
     // The next command, which only reads, asks over there.
-    let _ = home.run(&["list", "--all"]).expect(0);
+    drop(home.run(&["list", "--all"]).expect(0));
     let ended = of(&home, &run);
     assert_eq!(ended["outcome"], "cancelled", "its worker tells its end; it is not called lost: {ended:#}");
     assert!(!home.data_dir().join("worker").exists(), "no worker is started here for what lies elsewhere");
 
     let (exec, run) = under_way(&home);
-    let _ = home.run(&["worker", "revoke", "gpu", "--reason", "stolen"]).expect(0);
+    drop(home.run(&["worker", "revoke", "gpu", "--reason", "stolen"]).expect(0));
     let told = home.finish(exec, Duration::from_secs(240)).expect(1);
     assert!(told.stderr.contains("it was revoked") && told.stderr.lines().count() == 1, "{told:?}");
     let lost = of(&home, &run);
