@@ -79,7 +79,7 @@ pub fn create_private(path: &Path) -> Result<(), FolderError> {
 }
 
 /// Replaces a file whole: written beside it, synced, renamed, and the folder synced, so that after a kill or
-/// a power cut there is the old file or the new one.
+/// a power cut there is the old file or the new one. What a process that was killed had written beside it goes.
 ///
 /// # Errors
 /// Names the path; nothing is left beside it.
@@ -91,6 +91,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
+        remove_abandoned(path)?;
         sync_parent(path)
     };
     write().map_err(|e| {
@@ -98,6 +99,28 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
         fs::remove_file(&beside).ok();
         FolderError::io("write", path, e)
     })
+}
+
+/// What processes that are no more had written beside `path`.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem().and_then(|stem| stem.to_str())) else {
+        return Ok(());
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|name| name.strip_prefix(stem)?.strip_prefix(".new-"));
+        let writer = writer.and_then(|pid| pid.parse::<u32>().ok());
+        if writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // Another process may have seen it at the same moment.
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Syncs the folder that holds `path`, so that its entry survives a power cut.
@@ -165,6 +188,21 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let error = replace(&folder.path().join("not/there"), b"").unwrap_err();
         assert!(error.to_string().contains("not/there"));
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_beside_a_file_goes_with_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        // No process has this number: it is above the kernel's largest.
+        for left in ["report.new-4194305", "other.new-4194305", "report.new-1", "report.new-x"] {
+            fs::write(file(left), b"half").unwrap();
+        }
+        replace(&file("report.html"), b"whole").unwrap();
+        let mut there: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        there.sort();
+        assert_eq!(there, ["other.new-4194305", "report.html", "report.new-1", "report.new-x"]);
     }
 
     #[test]

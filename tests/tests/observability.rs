@@ -186,3 +186,19 @@ fn a_port_that_is_taken_is_named_with_its_key() {
     let ran = home.run(&["run", QUESTION]).expect(2);
     assert!(ran.stderr.contains("metrics_listen"), "{}", ran.stderr);
 }
+
+#[test]
+fn the_lines_of_one_program_name_its_campaign_too() {
+    let mut home = Home::new();
+    home.environment.push(("AUTORESEARCH_LOG".to_owned(), "info".to_owned()));
+    let program = home.path().join("program.py");
+    std::fs::write(&program, "print('here')\n").expect("a program");
+    let path = program.display().to_string();
+    let ran = home.run(&["exec", &path, "--image", "lite", "--log-format", "json"]).expect(0);
+    let lines = lines(&ran.stderr);
+    let about: Vec<&Json> = lines.iter().filter(|line| of_spans(line, "run_id").is_some()).collect();
+    assert!(!about.is_empty(), "{}", ran.stderr);
+    for line in about {
+        assert!(of_spans(line, "campaign_id").is_some(), "{line}");
+    }
+}

@@ -30,7 +30,7 @@ const TORN_EVERY: Duration = Duration::from_millis(100);
 /// Fewer cuts than this would be no proof: at full speed the whole takes some seconds.
 const CUTS: u64 = 20;
 const KILLS: u64 = 5;
-const LONGEST: Duration = Duration::from_secs(40);
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Some seconds long, so that there is somebody to kill; each line is its number, a checksum of it, and filling.
 const PRINTER: &str = r#"
@@ -216,18 +216,4 @@ fn two_hundred_megabytes_past_five_kills_of_the_worker() {
 #[test]
 fn the_checksum_is_zlib_s() {
     assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn adhoc() {
-    let site = Site::new(&Wishes { backend: "native", worker_environment: LIMITS, ..Wishes::default() });
-    for _ in 0..10 {
-        let t = Instant::now();
-        let mut client = e2e::worker::client_of(&site.far()).await;
-        let a = t.elapsed();
-        client.get_worker(proto::v1::GetWorkerRequest {}).await.unwrap();
-        let b = t.elapsed();
-        client.get_worker(proto::v1::GetWorkerRequest {}).await.unwrap();
-        eprintln!("connect {a:?}, get {:?}, again {:?}", b - a, t.elapsed() - b);
-    }
 }

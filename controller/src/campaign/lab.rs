@@ -39,6 +39,9 @@ pub trait Lab: Send + Sync {
     /// The first worker's that cannot take it.
     async fn put_blob(&self, bytes: Bytes) -> Result<Digest, FleetError>;
 
+    /// As [`Fleet::keep_kind`].
+    fn keep_kind(&self, campaign: &str, experiment: &str, worker_id: &str, gpus: u32);
+
     /// As [`Fleet::run`].
     ///
     /// # Errors
@@ -85,6 +88,10 @@ impl Lab for Fleet {
 
     async fn put_blob(&self, bytes: Bytes) -> Result<Digest, FleetError> {
         Self::put_blob(self, bytes).await
+    }
+
+    fn keep_kind(&self, campaign: &str, experiment: &str, worker_id: &str, gpus: u32) {
+        Self::keep_kind(self, campaign, experiment, worker_id, gpus);
     }
 
     async fn run(

@@ -3,50 +3,94 @@
 //! its start sweeps. A research campaign that can be gone on with is left as it is: its runs go on by themselves and are
 //! fetched by `autoresearch resume`. Of one that is over, what the worker still keeps is let go.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
-use kit::{clock::SystemClock, task::CancellationToken};
+use kit::{
+    clock::{Clock, SystemClock},
+    task::CancellationToken,
+};
 use proto::v1;
 
 use super::{
+    config::LocalWorkerUse,
     error::{CliError, chain},
     local_worker::{self, LocalWorker},
+    registry::{Registry, absent},
     session::journal_failed,
 };
 use crate::{
     campaign::{executor::sink::JournalSink, is_resumable, progress::Watchers},
-    fleet::{Fleet, Link, RunEnd},
-    journal::{CampaignId, CampaignKind, CampaignState, EndedHere, Journal, RunRow},
+    fleet::{Fleet, Link, LinkState, RunEnd},
+    journal::{
+        CampaignId, CampaignKind, CampaignState, EndedHere, FleetState, FleetWorkerRow, Journal, RunRow,
+    },
 };
 
-/// Before a command that only reads: where a kill left something, a worker is started, does its sweep, and goes.
+/// A command that only reads waits so long for workers of other machines.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Before a command that only reads: what a kill left is ended on the workers that have it and answer soon; what the others
+/// have is left for a command that uses workers. One of this machine is started only for what it has itself, because its
+/// start sweeps.
 ///
 /// # Errors
 /// Where the journal cannot be opened.
-pub(super) async fn after_a_kill(data_dir: &Path) -> Result<(), CliError> {
+pub(super) async fn after_a_kill(data_dir: &Path, may: LocalWorkerUse) -> Result<(), CliError> {
     if !data_dir.join("journal.db").exists() {
         return Ok(());
     }
-    let clock = SystemClock::shared();
-    let abandoned = {
-        let journal = Journal::open_read_only(data_dir, clock.clone());
-        match journal {
-            Ok(journal) => !abandoned(&journal).await?.is_empty() || !ownerless(&journal).await?.is_empty(),
-            Err(error) => return Err(super::session::open_failed(&error)),
-        }
-    };
-    if !abandoned && !left_something(data_dir) {
+    let clock: Arc<dyn Clock> = SystemClock::shared();
+    let read = Journal::open_read_only(data_dir, clock.clone());
+    let read = read.map_err(|e| super::session::open_failed(&e))?;
+    // Where none may be started, whoever runs the worker starts it again, and that start sweeps.
+    let swept = may == LocalWorkerUse::Start && left_something(data_dir);
+    let runs = abandoned(&read).await?;
+    if runs.is_empty() && ownerless(&read).await?.is_empty() && !swept {
         return Ok(());
     }
+    drop(read);
     let journal = Journal::open(data_dir, clock.clone()).map_err(|e| super::session::open_failed(&e))?;
-    let local = LocalWorker::new(data_dir, clock);
-    match Link::open(Box::new(local.handle())).await {
-        Ok(link) => end_abandoned(&journal, &Fleet::new(vec![link])).await?,
-        // A command that only reads works without an engine.
-        Err(error) => tracing::warn!(error = %chain(&error), "what a killed command left could not be ended"),
+    let rows = journal.fleet_workers().await.map_err(journal_failed)?;
+    let registry = Registry::new(data_dir, &journal, &clock);
+    let mut links = Vec::new();
+    for row in rows.iter().filter(|row| row.state != FleetState::Revoked && may_have_any(row, &runs)) {
+        // One that dials in is not awaited by a command that only reads.
+        links.push(Link::unopened(registry.dialer(row).unwrap_or_else(|e| absent(row, &e))));
     }
-    local.wait_gone(std::time::Duration::from_secs(5)).await;
+    let answers = links.iter().map(|link| tokio::time::timeout(SOON, link.client()));
+    futures_util::future::join_all(answers).await;
+    let local = LocalWorker::new(data_dir, clock, may);
+    let mut usable = true;
+    if swept || here(data_dir, &rows, &runs) {
+        match Link::open(Box::new(local.handle())).await {
+            Ok(link) => links.push(link),
+            Err(error) => {
+                // A command that only reads works without an engine.
+                tracing::warn!(error = %chain(&error), "what a killed command left could not be ended");
+                usable = false;
+            }
+        }
+    }
+    if usable {
+        end_abandoned(&journal, &Fleet::new(links)).await?;
+    }
+    local.wait_gone(Duration::from_secs(5)).await;
     Ok(())
+}
+
+/// Whether a registered worker may have one of these.
+fn may_have_any(row: &FleetWorkerRow, runs: &[RunRow]) -> bool {
+    runs.iter().any(|run| run.worker_id.is_none() || run.worker_id == row.worker_id)
+}
+
+/// Whether the worker of this machine may have one of these.
+fn here(data_dir: &Path, rows: &[FleetWorkerRow], runs: &[RunRow]) -> bool {
+    let id = local_worker::worker_id(data_dir);
+    match rows {
+        [] => !runs.is_empty(),
+        // Where nobody wrote down who has it, only a worker that was ever started here may.
+        _ => id.is_some() && runs.iter().any(|run| run.worker_id.is_none() || run.worker_id == id),
+    }
 }
 
 /// A lock that nobody holds beside a socket or a sandbox: the worker was killed.
@@ -78,11 +122,14 @@ async fn abandoned(journal: &Journal) -> Result<Vec<RunRow>, CliError> {
     let campaigns = journal.list_campaigns(true).await.map_err(journal_failed)?;
     let waiting: BTreeSet<CampaignId> =
         campaigns.iter().filter(|row| is_resumable(row)).map(|row| row.id).collect();
-    runs.retain(|run| !waiting.contains(&run.campaign) && matches!(journal.is_owned(run.campaign), Ok(None)));
+    // What this side gave up is `given_up`'s.
+    runs.retain(|run| !run.is_given_up() && !waiting.contains(&run.campaign));
+    runs.retain(|run| matches!(journal.is_owned(run.campaign), Ok(None)));
     Ok(runs)
 }
 
-/// Ends them: each is cancelled, followed to its end, and released.
+/// Ends them: each is cancelled, followed to its end, and released. What a worker has that is out of reach is left until it
+/// is back: its end is not known, and may be a good one.
 ///
 /// # Errors
 /// Where the journal fails.
@@ -95,7 +142,8 @@ pub(super) async fn end_abandoned(journal: &Journal, fleet: &Fleet) -> Result<()
     }
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let ending = abandoned(journal).await?.into_iter().map(|run| {
+    let runs = abandoned(journal).await?;
+    let ending = runs.into_iter().filter(|run| can_be_asked(fleet, run)).map(|run| {
         let (journal, fleet, cancel) = (journal.clone(), fleet.clone(), cancel.clone());
         async move {
             if let Err(error) = end_one(&journal, &fleet, &run, &cancel).await {
@@ -105,6 +153,15 @@ pub(super) async fn end_abandoned(journal: &Journal, fleet: &Fleet) -> Result<()
     });
     futures_util::future::join_all(ending).await;
     Ok(())
+}
+
+/// Whether the worker that has it answers, or all do, so that one of them has it or none.
+fn can_be_asked(fleet: &Fleet, run: &RunRow) -> bool {
+    let states = fleet.states();
+    let there = |state: &LinkState| matches!(state, LinkState::Open | LinkState::Draining);
+    let has = |id: &str| run.worker_id.as_deref() == Some(id);
+    states.iter().all(|worker| there(&worker.state))
+        || states.iter().any(|worker| there(&worker.state) && has(&worker.worker_id))
 }
 
 async fn end_one(
@@ -123,7 +180,7 @@ async fn end_one(
     let mut sink = JournalSink::open(journal, run.campaign, run.id, &run.variant, &watchers)
         .await
         .map_err(journal_failed)?;
-    match fleet.end(&start, &mut sink, cancel).await? {
+    match fleet.resume(&start, run.worker_id.as_deref(), &mut sink, cancel).await? {
         RunEnd::Finished(_) => Ok(()),
         RunEnd::Lost { .. } if run.worker_id.is_none() => {
             let message = "the command was killed before a worker had the run".to_owned();

@@ -22,6 +22,17 @@ use super::{
 /// The file in the current folder.
 pub const FILE: &str = "autoresearch.toml";
 
+/// What a command does where no worker listens at the data folder's socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalWorkerUse {
+    /// It starts one.
+    #[default]
+    Start,
+    /// It waits a while for the one that a service or another container runs there, and never starts its own.
+    Find,
+}
+
 /// Every key. What is `None` has no limit or is the worker's to choose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +65,8 @@ pub struct Config {
     pub max_repairs: u32,
     /// "docker" or "native"; the worker's choice where unset.
     pub backend: Option<String>,
+    /// Whether a command may start a worker on this machine: `start`, or `find` where something else keeps it running.
+    pub local_worker: LocalWorkerUse,
     /// Where workers that dial in are awaited, like 0.0.0.0:7434; where they were invited to if unset.
     pub listen: Option<SocketAddr>,
     /// Where Prometheus may read `/metrics` while a command researches, like `127.0.0.1:9464`.
@@ -82,6 +95,7 @@ impl Default for Config {
             max_failures: Count(5),
             max_repairs: 3,
             backend: None,
+            local_worker: LocalWorkerUse::Start,
             listen: None,
             metrics_listen: None,
             otlp_endpoint: None,

@@ -2,7 +2,7 @@
 //! answer in time is said and tried again later by its link; a worker of this machine is started only where none is
 //! registered, or where one that was started earlier still has runs.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use kit::{clock::Clock, task::CancellationToken};
 use tokio_util::sync::DropGuard;
@@ -10,7 +10,8 @@ use tokio_util::sync::DropGuard;
 use super::{
     error::{CliError, chain},
     local_worker::{self, LocalWorker},
-    registry::Registry,
+    registry::{Registry, absent},
+    session::SessionOptions,
 };
 use crate::{
     fleet::{Fleet, Link, Wish},
@@ -46,17 +47,17 @@ impl Workers {
         data_dir: &Path,
         journal: &Journal,
         clock: &Arc<dyn Clock>,
-        listen: Option<SocketAddr>,
+        options: &SessionOptions,
     ) -> Result<Self, CliError> {
         let rows = journal.fleet_workers().await.map_err(super::session::journal_failed)?;
         let mut registry = Registry::new(data_dir, journal, clock);
         let mut notes = Vec::new();
-        if let Err(error) = registry.listen(&rows, listen).await {
+        if let Err(error) = registry.listen(&rows, options.listen).await {
             notes.push(error.to_string());
         }
         let wanted: Vec<&FleetWorkerRow> = rows.iter().filter(|row| may_be_reached(row)).collect();
         let local = if rows.is_empty() || has_local_runs(data_dir, journal).await? {
-            Some(LocalWorker::new(data_dir, Arc::clone(clock)))
+            Some(LocalWorker::new(data_dir, Arc::clone(clock), options.local_worker))
         } else {
             None
         };
@@ -75,7 +76,10 @@ impl Workers {
                     }
                     links.push(link);
                 }
-                Err(error) => notes.push(error.to_string()),
+                Err(error) => {
+                    notes.push(error.to_string());
+                    links.push(Link::unopened(absent(row, &error)));
+                }
             }
         }
         let longest = match asked.iter().all(|(row, _)| row.seen_ns.is_none()) {
@@ -135,7 +139,7 @@ impl Workers {
 }
 
 fn may_run(row: &FleetWorkerRow) -> bool {
-    matches!(row.state, FleetState::Active | FleetState::Invited)
+    matches!(row.state, FleetState::Active | FleetState::Invited | FleetState::SetAside)
 }
 
 /// Also those that get nothing new: they may still have runs.
@@ -146,8 +150,9 @@ fn may_be_reached(row: &FleetWorkerRow) -> bool {
 /// What the registry says of a worker, for its link.
 fn wish(row: Option<&FleetWorkerRow>) -> Wish {
     match row.map(|row| row.state) {
-        Some(FleetState::Active | FleetState::Invited) => Wish::Use,
-        Some(FleetState::Drained | FleetState::SetAside) => Wish::NothingNew,
+        // That another campaign has set it aside is for people to read: each finds out for itself, and tries again.
+        Some(FleetState::Active | FleetState::Invited | FleetState::SetAside) => Wish::Use,
+        Some(FleetState::Drained) => Wish::NothingNew,
         Some(FleetState::Revoked) => Wish::Cut("it was revoked".to_owned()),
         None => Wish::Cut("it was removed".to_owned()),
     }

@@ -46,7 +46,7 @@ pub(super) async fn run(_: Args, global: &Global, printer: Printer) -> Result<Ex
         Some((journal, rows)) if !rows.is_empty() => {
             registered_workers(&config, &data_dir, &journal, &rows, &clock).await
         }
-        _ => vec![local_worker(&data_dir, &clock).await],
+        _ => vec![local_worker(&config, &data_dir, &clock).await],
     };
     let usable = workers.iter().any(Looked::is_usable);
     let keys = Keys::from_env().seen();
@@ -119,8 +119,8 @@ impl Looked {
     }
 }
 
-async fn local_worker(data_dir: &Path, clock: &Arc<dyn Clock>) -> Looked {
-    let local = LocalWorker::new(data_dir, Arc::clone(clock));
+async fn local_worker(config: &Config, data_dir: &Path, clock: &Arc<dyn Clock>) -> Looked {
+    let local = LocalWorker::new(data_dir, Arc::clone(clock), config.local_worker);
     let found = match Link::open(Box::new(local.handle())).await {
         Ok(link) => Ok(link.view().info),
         Err(error) => Err(chain(&error)),

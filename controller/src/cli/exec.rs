@@ -15,6 +15,7 @@ use kit::{
 };
 use prost::Message as _;
 use proto::v1;
+use tracing::Instrument as _;
 
 use super::{
     Global,
@@ -135,7 +136,8 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
             return Err(CliError::field("--dataset", format!("`{name}` is named twice")));
         }
     }
-    let options = SessionOptions { backend: backend.clone(), listen: config.listen };
+    let options =
+        SessionOptions { backend: backend.clone(), listen: config.listen, local_worker: config.local_worker };
     let session = Session::open_with(&config.data_dir()?, &options).await?;
     session.absences().iter().for_each(|note| printer.say(note));
     let cancel = CancellationToken::new();
@@ -211,7 +213,8 @@ impl Exec<'_> {
         let opened = JournalSink::open(journal, campaign, run, "v1", watchers).await;
         let mut sink = opened.map_err(journal_failed)?;
         watchers.tell(Progress::Step { iteration: 0, iterations: 0, step: "running", detail: String::new() });
-        let end = fleet.run(start, &mut sink, cancel).await;
+        let span = tracing::info_span!("campaign", campaign_id = %campaign);
+        let end = fleet.run(start, &mut sink, cancel).instrument(span).await;
         drop(sink);
         let finished = self.ended(run, end).await?;
         let state = match finished.outcome.as_ref().map_or(v1::OutcomeKind::Unspecified, v1::Outcome::kind) {

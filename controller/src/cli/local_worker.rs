@@ -21,7 +21,10 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use super::error::{CliError, chain};
+use super::{
+    config::LocalWorkerUse,
+    error::{CliError, chain},
+};
 use crate::fleet::{Dialer, FleetError, connect_unix};
 
 /// The hidden command that this binary runs the worker under.
@@ -85,20 +88,26 @@ pub(super) fn program() -> Result<PathBuf, String> {
 pub struct LocalWorker {
     folder: PathBuf,
     clock: Arc<dyn Clock>,
+    may: LocalWorkerUse,
     child: Arc<Mutex<Option<Child>>>,
 }
 
 impl LocalWorker {
     /// Of the controller's data folder.
     #[must_use]
-    pub fn new(data_dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self { folder: folder_of(data_dir), clock, child: Arc::new(Mutex::new(None)) }
+    pub fn new(data_dir: &Path, clock: Arc<dyn Clock>, may: LocalWorkerUse) -> Self {
+        Self { folder: folder_of(data_dir), clock, may, child: Arc::new(Mutex::new(None)) }
     }
 
     /// Another handle on the same worker, for waiting until it is gone.
     #[must_use]
     pub fn handle(&self) -> Self {
-        Self { folder: self.folder.clone(), clock: self.clock.clone(), child: self.child.clone() }
+        Self {
+            folder: self.folder.clone(),
+            clock: self.clock.clone(),
+            may: self.may,
+            child: self.child.clone(),
+        }
     }
 
     /// Waits until the worker that this process started has gone, at most so long.
@@ -172,6 +181,17 @@ impl Dialer for LocalWorker {
                 None => false,
             };
             let patient = self.clock.monotonic().saturating_sub(since) < PATIENCE;
+            if self.may == LocalWorkerUse::Find {
+                if !patient {
+                    let detail = format!(
+                        "nothing listens at {} and none is started here (local_worker = \"find\"): start the service or container that runs it",
+                        socket.display()
+                    );
+                    return Err(FleetError::Unreachable { worker: NAME.to_owned(), detail });
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             if !running {
                 if starts > 0 {
                     let words = self.last_words(log_from);

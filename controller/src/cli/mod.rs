@@ -41,6 +41,8 @@ mod show;
 mod signals;
 /// Pause, cancel, hint, budget.
 mod steer;
+/// What a session does beside its work.
+mod upkeep;
 /// Values of flags that name what is wrong with them.
 mod values;
 mod worker;

@@ -13,10 +13,12 @@ use kit::{
     identity::{Certificate, Fingerprint, Identity, IdentityOptions, Invitations, LIFETIME, preface::Hello},
 };
 
+use tonic::transport::Channel;
+
 use super::error::{CliError, chain};
 use crate::{
     fleet::{
-        Dialer,
+        Dialer, FleetError,
         address::Address,
         dial::{Arrivals, Door, Ssh, Tls, Unix},
     },
@@ -129,6 +131,28 @@ impl Registry {
 /// Where another program wrote into the journal.
 pub fn address_of(row: &FleetWorkerRow) -> Result<Address, CliError> {
     row.address.parse().map_err(|e| CliError::Failed(format!("worker {}: {e}", row.name)))
+}
+
+/// The way to a worker that this process has none to: it stays out of reach, and is one that may have runs.
+#[must_use]
+pub fn absent(row: &FleetWorkerRow, why: &CliError) -> Box<dyn Dialer> {
+    Box::new(Absent { name: row.name.clone(), why: why.to_string() })
+}
+
+struct Absent {
+    name: String,
+    why: String,
+}
+
+#[async_trait]
+impl Dialer for Absent {
+    async fn dial(&self) -> Result<Channel, FleetError> {
+        Err(FleetError::Unreachable { worker: self.name.clone(), detail: self.why.clone() })
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
 }
 
 /// Who may dial in: keys of the registry, and those that show the secret of an invitation.

@@ -74,7 +74,11 @@ pub(super) async fn go_on(row: CampaignRow, global: &Global, printer: Printer) -
         .map_err(|e| CliError::Failed(format!("campaign {}: its settings cannot be read: {e}", row.id)))?;
     let url = settings.llm_url.clone().or(config.llm_url.clone());
     let thinking = Thinking::open(&settings.llm, url, llm::Keys::from_env())?;
-    let options = SessionOptions { backend: settings.backend.clone(), listen: config.listen };
+    let options = SessionOptions {
+        backend: settings.backend.clone(),
+        listen: config.listen,
+        local_worker: config.local_worker,
+    };
     let session = Session::open_with(&config.data_dir()?, &options).await?;
     session.absences().iter().for_each(|note| printer.say(note));
     let ended = run::watched(printer, async |watchers, cancel| {
@@ -132,7 +136,7 @@ pub(super) async fn cancel_ownerless(
     let config = Config::load(global)?;
     let settings: Option<CampaignSettings> = serde_json::from_value(row.settings.clone()).ok();
     let backend = settings.and_then(|settings| settings.backend);
-    let options = SessionOptions { backend, listen: config.listen };
+    let options = SessionOptions { backend, listen: config.listen, local_worker: config.local_worker };
     let session = Session::open_with(&config.data_dir()?, &options).await?;
     let ended =
         run::watched(printer, async |watchers, _| research::cancel(&session, row, watchers).await).await;

@@ -133,7 +133,11 @@ pub(super) async fn run(args: Args, global: &Global, printer: Printer) -> Result
         return detach::detach(id, &settings.question, global, printer).await;
     }
 
-    let options = SessionOptions { backend: config.backend.clone(), listen: config.listen };
+    let options = SessionOptions {
+        backend: config.backend.clone(),
+        listen: config.listen,
+        local_worker: config.local_worker,
+    };
     crate::telemetry::serve(config.metrics_listen).await?;
     let session = Session::open_with(&data_dir, &options).await?;
     let notes = if config.backend.is_none() { session.notes() } else { session.absences().to_vec() };

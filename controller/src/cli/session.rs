@@ -11,9 +11,11 @@ use proto::v1;
 
 use super::{
     Global, cleanup,
+    config::LocalWorkerUse,
     connect::Workers,
     error::{CliError, chain},
     local_worker,
+    upkeep::Upkeep,
 };
 use crate::{
     fleet::{Fleet, Link},
@@ -32,6 +34,7 @@ pub struct Session {
     /// The one clock.
     pub clock: Arc<dyn Clock>,
     workers: Workers,
+    upkeep: Upkeep,
 }
 
 /// What a command wants of its workers.
@@ -41,6 +44,8 @@ pub struct SessionOptions {
     pub backend: Option<String>,
     /// Where workers that dial in are awaited; where they were invited to if unset.
     pub listen: Option<SocketAddr>,
+    /// Whether a worker may be started here.
+    pub local_worker: LocalWorkerUse,
 }
 
 impl Session {
@@ -49,7 +54,7 @@ impl Session {
     /// # Errors
     /// [`CliError::Usage`] with what the machine lacks.
     pub async fn open(data_dir: &Path, backend: Option<&str>) -> Result<Self, CliError> {
-        let options = SessionOptions { backend: backend.map(str::to_owned), listen: None };
+        let options = SessionOptions { backend: backend.map(str::to_owned), ..SessionOptions::default() };
         Self::open_with(data_dir, &options).await
     }
 
@@ -63,8 +68,10 @@ impl Session {
         room_on_disk(data_dir)?;
         kit::folder::create_private(data_dir)?;
         let journal = Journal::open(data_dir, clock.clone()).map_err(|e| CliError::Usage(chain(&e)))?;
-        let workers = Workers::connect(data_dir, &journal, &clock, options.listen).await?;
-        let session = Self { fleet: workers.fleet(), journal, clock, workers };
+        let workers = Workers::connect(data_dir, &journal, &clock, options).await?;
+        let fleet = workers.fleet();
+        let upkeep = Upkeep::start(&journal, &fleet).await?;
+        let session = Self { fleet, journal, clock, workers, upkeep };
         if let Err(error) = usable(session.workers.links(), options.backend.as_deref()) {
             session.end().await;
             return Err(error);
@@ -92,7 +99,8 @@ impl Session {
 
     /// Lets go of the workers, and waits until the local one has gone.
     pub async fn end(self) {
-        let Self { fleet, workers, .. } = self;
+        let Self { fleet, workers, upkeep, .. } = self;
+        upkeep.end().await;
         drop(fleet);
         workers.end().await;
     }
@@ -156,7 +164,7 @@ fn usable(links: &[Arc<Link>], wanted: Option<&str>) -> Result<(), CliError> {
 pub(super) async fn read(global: &Global) -> Result<Option<Journal>, CliError> {
     let config = super::config::Config::load(global)?;
     let data_dir = config.data_dir()?;
-    cleanup::after_a_kill(&data_dir).await?;
+    cleanup::after_a_kill(&data_dir, config.local_worker).await?;
     match Journal::open_read_only(&data_dir, SystemClock::shared()) {
         Ok(journal) => Ok(Some(journal)),
         Err(error) if error.is_not_there() => Ok(None),

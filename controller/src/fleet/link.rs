@@ -264,6 +264,14 @@ impl Link {
         Changes(self.core.life.subscribe())
     }
 
+    /// Why the user wants no connection to it any more.
+    pub(super) fn cut(&self) -> Option<String> {
+        match &self.core.life.borrow().wish {
+            Wish::Cut(reason) => Some(reason.clone()),
+            Wish::Use | Wish::NothingNew => None,
+        }
+    }
+
     /// Whether trying again will not mend it.
     pub(super) fn stands_still(&self) -> bool {
         matches!(self.state(), LinkState::SetAside { .. })

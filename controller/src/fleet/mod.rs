@@ -6,7 +6,11 @@
 //! `WatchRun` from the sink's last sequence, again after each break → artifacts, checked by digest → the sink says that
 //! all is safe → `ReleaseRun`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use kit::{awake::Awake, clock::SystemClock, digest::Digest, task::CancellationToken};
@@ -82,6 +86,18 @@ pub struct Fleet {
     shared: Arc<Shared>,
 }
 
+/// See [`Fleet::downgrade`].
+#[derive(Debug, Clone)]
+pub struct WeakFleet(Weak<Shared>);
+
+impl WeakFleet {
+    /// The fleet, while anybody uses it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Fleet> {
+        self.0.upgrade().map(|shared| Fleet { shared })
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     links: Vec<Arc<Link>>,
@@ -132,6 +148,12 @@ impl Fleet {
         Self { shared: Arc::new(Shared { links, pantry: blobs::Pantry::default(), board }) }
     }
 
+    /// The same fleet, for somebody who only looks at it: it does not keep the connections open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakFleet {
+        WeakFleet(Arc::downgrade(&self.shared))
+    }
+
     fn links(&self) -> &[Arc<Link>] {
         &self.shared.links
     }
@@ -165,6 +187,15 @@ impl Fleet {
             }
         };
         self.links().iter().enumerate().map(state).collect()
+    }
+
+    /// Each worker that runs failed on over and over, with the reason, while it is set aside.
+    #[must_use]
+    pub fn set_aside(&self) -> BTreeMap<String, String> {
+        let aside = |(worker, link): (usize, &Arc<Link>)| {
+            self.board().standing(worker).0.map(|reason| (link.name(), reason))
+        };
+        self.links().iter().enumerate().filter_map(aside).collect()
     }
 
     /// Places that run at once, over all workers that were ever reached.
@@ -300,6 +331,18 @@ impl Fleet {
         for link in self.links() {
             link.core.orphans.add(orphan.clone());
         }
+    }
+
+    /// Whether a run that was given up is ended and released by now: the worker that had it has answered, or, where nobody
+    /// knows which that is, all have.
+    #[must_use]
+    pub fn has_ended(&self, orphan: &Orphan) -> bool {
+        let met = |link: &Arc<Link>| match &orphan.worker_id {
+            Some(id) => link.known().is_some_and(|view| view.worker_id == *id),
+            None => true,
+        };
+        let mut met = self.links().iter().filter(|link| met(link)).peekable();
+        met.peek().is_some() && met.all(|link| !link.core.orphans.has(&orphan.run_id))
     }
 }
 

@@ -57,6 +57,11 @@ impl Orphans {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Whether this one is still to be ended.
+    pub(super) fn has(&self, run_id: &str) -> bool {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(run_id)
+    }
+
     /// Ends them over this connection, and those that come later; returns only where the connection does not do.
     pub(super) async fn end_all(&self, line: &Line) {
         loop {

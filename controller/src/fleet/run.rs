@@ -179,6 +179,8 @@ impl<'a> Errand<'a> {
         let mut ways: Vec<Way<'a>> = links.iter().map(|link| self.way(link)).collect();
         loop {
             for (link, not_there) in links.iter().zip(&mut not_there) {
+                // One that was revoked or removed meanwhile is not waited for.
+                *not_there |= link.cut().is_some();
                 let Some(line) = link.open_line() else { continue };
                 let found = line.view.worker_id.clone();
                 *not_there = worker_id.is_some_and(|wanted| *wanted != found)

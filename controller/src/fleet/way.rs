@@ -45,7 +45,16 @@ impl<'a> Way<'a> {
         let pace = &link.core.pace;
         let patience = Patience { silence: pace.patience, cancelled: pace.cancel_patience, longest };
         let reach = Reach::new(patience, Moment::now(&link.core.awake));
-        Self { link, start, cancel, worker_id: None, reach, failures: 0, opened: Duration::ZERO, paused_to: Duration::ZERO }
+        Self {
+            link,
+            start,
+            cancel,
+            worker_id: None,
+            reach,
+            failures: 0,
+            opened: Duration::ZERO,
+            paused_to: Duration::ZERO,
+        }
     }
 
     fn now(&self) -> Moment {
@@ -67,6 +76,7 @@ impl<'a> Way<'a> {
     pub(super) async fn line(&mut self) -> Result<Line, GivenUp> {
         loop {
             let changes = self.link.changes();
+            self.uncut()?;
             if let Some(line) = self.link.open_line() {
                 let found = &line.view.worker_id;
                 match &self.worker_id {
@@ -92,6 +102,7 @@ impl<'a> Way<'a> {
     pub(super) async fn pause(&mut self, fault: &Fault) -> Result<(), GivenUp> {
         let (run, worker) = (&self.start.run_id, self.link.name());
         tracing::warn!(run, worker, ?fault, "a run's connection broke");
+        self.uncut()?;
         self.look()?;
         if self.opened < self.paused_to {
             // It broke while nobody used it, which only the next use could show: no news of the way as it is now. It is given
@@ -112,6 +123,16 @@ impl<'a> Way<'a> {
         tokio::select! {
             _ = something => {}
             () = tokio::time::sleep(longest) => {}
+        }
+    }
+
+    /// A worker that was revoked or removed does not come back: there is nothing to wait for.
+    fn uncut(&self) -> Result<(), GivenUp> {
+        match self.link.cut() {
+            Some(reason) => {
+                Err(self.give_up(format!("the user wants worker {} no more: {reason}", self.link.name())))
+            }
+            None => Ok(()),
         }
     }
 

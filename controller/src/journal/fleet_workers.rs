@@ -254,6 +254,22 @@ impl Journal {
         .await
     }
 
+    /// One that was set aside may be given runs again; whatever else it is it stays.
+    ///
+    /// # Errors
+    /// Whatever writing gives.
+    pub async fn take_back_fleet_worker(&self, name: &str) -> Result<(), JournalError> {
+        let name = name.to_owned();
+        self.write(move |c| {
+            c.prepare_cached(
+                "UPDATE fleet_workers SET state = ?2, reason = NULL WHERE name = ?1 AND state = ?3",
+            )?
+            .execute((name, FleetState::Active, FleetState::SetAside))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Forgets a worker; answers what was known of it.
     ///
     /// # Errors

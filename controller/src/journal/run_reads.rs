@@ -55,6 +55,18 @@ impl Journal {
             .await
     }
 
+    /// Runs of all campaigns that this side gave up and that may turn up again on some worker, oldest first.
+    ///
+    /// # Errors
+    /// Whatever reading gives.
+    pub async fn given_up_runs(&self) -> Result<Vec<RunRow>, JournalError> {
+        let mut rows = self
+            .rows("WHERE runs.state = 'finished' AND runs.released = 0 AND runs.outcome = 'lost'", None)
+            .await?;
+        rows.retain(RunRow::is_given_up);
+        Ok(rows)
+    }
+
     /// One run.
     ///
     /// # Errors

@@ -186,6 +186,15 @@ pub struct RunRow {
 }
 
 impl RunRow {
+    /// Whether it was this side that said it was lost, and no worker has confirmed since that it is gone there: whatever
+    /// it still tells stays out (WORKER §2). One that its worker called lost and still keeps counts as well: all that it has
+    /// is its end, which is here.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        let lost = self.outcome.as_deref() == Some(super::apply::outcome_word(v1::OutcomeKind::Lost));
+        lost && !self.usage_known && !self.artifacts_done && !self.released
+    }
+
     /// Journalled bytes of one stream.
     #[must_use]
     pub fn stream_bytes(&self, stream: LogStream) -> u64 {

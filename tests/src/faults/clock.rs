@@ -67,7 +67,8 @@ impl Clock {
 fn compile() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     let folder = test.parent().expect("target/PROFILE/deps");
-    let beside = tempfile::Builder::new().prefix("clock-").tempdir_in(folder).expect("a folder to compile in");
+    let beside =
+        tempfile::Builder::new().prefix("clock-").tempdir_in(folder).expect("a folder to compile in");
     let (made, library) = (beside.path().join("clock.so"), folder.join("autoresearch-test-clock.so"));
     let mut command = Command::new("rustc");
     command.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort", "-o"]);
@@ -90,7 +91,8 @@ mod tests {
     fn a_program_is_told_what_a_test_sets_and_nobody_else_is() {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Clock::new(folder.path().join("clock"));
-        let date = |environment: Vec<(String, String)>| seconds(Command::new("date").arg("+%s").envs(environment));
+        let date =
+            |environment: Vec<(String, String)>| seconds(Command::new("date").arg("+%s").envs(environment));
         assert!((date(clock.environment()) - date(Vec::new())).abs() < 60);
         assert_eq!(clock.told(), 0);
         clock.set_off_by(-3600);

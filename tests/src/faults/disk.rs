@@ -25,7 +25,8 @@ impl Disk {
         fs::create_dir_all(folder).expect("a folder to mount on");
         let options = format!("size={mebibytes}m,mode=0700");
         let mut mount = Command::new("mount");
-        let done = mount.args(["-t", "tmpfs", "-o", &options, "ar-test"]).arg(folder).output().expect("mount");
+        let done =
+            mount.args(["-t", "tmpfs", "-o", &options, "ar-test"]).arg(folder).output().expect("mount");
         assert!(done.status.success(), "these tests mount a file system: {done:?}");
         Self { folder: folder.to_owned() }
     }

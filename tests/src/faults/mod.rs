@@ -13,9 +13,9 @@ pub mod clock;
 pub mod disk;
 /// Programs that stop themselves at a point.
 pub mod halts;
-/// What the journal's file holds.
-pub mod record;
-/// The way between controller and worker, in a test's hands.
-pub mod proxy;
 /// What the kernel says of a process.
 pub mod process;
+/// The way between controller and worker, in a test's hands.
+pub mod proxy;
+/// What the journal's file holds.
+pub mod record;

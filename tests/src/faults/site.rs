@@ -149,7 +149,8 @@ impl Site {
     #[must_use]
     pub fn new(wishes: &Wishes<'_>) -> Self {
         let home = if wishes.backend == "docker" { Home::new() } else { Home::without_engine() };
-        let folder = |name: &str| tempfile::Builder::new().prefix(name).tempdir().expect("a temporary folder");
+        let folder =
+            |name: &str| tempfile::Builder::new().prefix(name).tempdir().expect("a temporary folder");
         let (machine, aside) = (folder("ar-machine-"), folder("ar-aside-"));
         let laptop_disk = wishes.laptop_mebibytes.map(|size| Disk::mount(home.path(), size));
         let machine_disk = wishes.machine_mebibytes.map(|size| Disk::mount(machine.path(), size));
@@ -165,8 +166,7 @@ impl Site {
         ];
         environment.extend(machine_clock.environment());
         environment.extend(wishes.engine.iter().map(|host| ("DOCKER_HOST".to_owned(), host.clone())));
-        environment
-            .extend(wishes.worker_environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        environment.extend(wishes.worker_environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
         let far = machine.path().join("worker");
         let worker = WorkerProcess::start_at(&home, &far, &machine.path().join("worker.log"), environment);
         let near = home.data_dir().join("worker");
@@ -221,10 +221,10 @@ impl Site {
     pub fn start(&self, arguments: &[&str]) -> Command {
         let points: Vec<&str> = self.controller_points.iter().map(String::as_str).collect();
         let mut command = self.home.command(arguments);
-        command.env("AUTORESEARCH_LOG", "controller=debug");
         command.envs(self.laptop_clock.environment()).envs([self.halts.variable(&points)]);
         // Files and no pipes: nobody reads while it runs, and whoever writes into a full pipe stands still.
-        let said = tempfile::Builder::new().prefix("command-").tempdir_in(self.aside.path()).expect("a folder");
+        let said =
+            tempfile::Builder::new().prefix("command-").tempdir_in(self.aside.path()).expect("a folder");
         let file = |name: &str| fs::File::create(said.path().join(name)).expect("a file");
         command.stdin(std::process::Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         Command { child: command.spawn().expect("the binary starts"), said }

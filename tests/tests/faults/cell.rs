@@ -1,15 +1,18 @@
 //! One cell: a campaign, its fault, and what must hold after it.
 
-use std::{sync::OnceLock, time::Instant as Time};
+use std::{process::Command, sync::OnceLock, time::Instant as Time};
 
-use e2e::faults::{
-    campaign::{self, Findings, LONGEST, Model, Price},
-    record::Record,
-    site::{Site, Wishes},
+use e2e::{
+    engine::Engine,
+    faults::{
+        campaign::{self, Findings, LONGEST, Model, Price},
+        record::Record,
+        site::{Site, Wishes},
+    },
 };
 
 use crate::{
-    instant::{self, Met, Phase},
+    instant::{self, Phase},
     strike::{self, Fault},
 };
 
@@ -29,7 +32,8 @@ const SMALL: &[(&str, &str)] = &[
 fn unharmed() -> &'static Findings {
     static FOUND: OnceLock<Findings> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let mut site = Site::new(&Wishes { backend: "native", worker_environment: SMALL, ..Wishes::default() });
+        let mut site =
+            Site::new(&Wishes { backend: "native", worker_environment: SMALL, ..Wishes::default() });
         let model = Model::start(None);
         let ran = model.research(&site, "native").finish(LONGEST);
         let found = campaign::check(&site, &model, &ran, Price::default());
@@ -48,20 +52,24 @@ pub fn survives(fault: Fault, phase: Phase) {
     let wanted = unharmed();
     let instant = instant::of(phase, fault);
     let (controller_points, worker_points) = (instant.controller_points(), instant.worker_points());
+    // Dropped after the site, whose sandboxes it has.
+    let mut engine = (fault == Fault::EngineRestarted).then(own_engine);
+    let backend = if engine.is_some() { "docker" } else { "native" };
     let mut site = Site::new(&Wishes {
-        backend: "native",
+        backend,
+        engine: engine.as_ref().map(|(engine, _)| engine.host()),
         controller_points: &controller_points,
         worker_points: &worker_points,
         laptop_mebibytes: (fault == Fault::LaptopDiskFull).then_some(LAPTOP_MEBIBYTES),
         machine_mebibytes: (fault == Fault::MachineDiskFull).then_some(MACHINE_MEBIBYTES),
         worker_environment: SMALL,
-        ..Wishes::default()
     });
     let model = Model::start(instant.held_call());
-    let mut command = model.research(&site, "native");
+    let mut command = model.research(&site, backend);
     let met = instant.meet(&site, &model, &mut command);
 
-    let struck = strike::strike(fault, &mut site, &model, command, &met);
+    let own = engine.as_mut().map(|(engine, _)| engine);
+    let struck = strike::strike(fault, &mut site, own, &model, command, &met);
     let since = Time::now();
     let command = struck.command.unwrap_or_else(|| {
         let id = Record::read(&site.home.data_dir()).expect("the campaign is in the journal").id;
@@ -76,7 +84,14 @@ pub fn survives(fault: Fault, phase: Phase) {
     site.assert_nothing_left();
 }
 
-/// The engine's part of [`strike::strike`].
-pub fn restart_engine(_site: &mut Site, _model: &Model, _met: &Met) -> String {
-    unreachable!("no cell with an engine yet")
+/// An engine of the cell's own with the image that the campaign runs in, and the folder that it lies in.
+fn own_engine() -> (Engine, tempfile::TempDir) {
+    let mut images = Command::new("docker");
+    images.args(["images", "autoresearch/lite", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let listed = String::from_utf8_lossy(&images.output().expect("docker").stdout).into_owned();
+    let image = listed.lines().next().expect("the small image is built").to_owned();
+    let folder = tempfile::Builder::new().prefix("ar-engine-").tempdir().expect("a temporary folder");
+    let engine = Engine::start(folder.path());
+    engine.take_image(&image);
+    (engine, folder)
 }

@@ -52,6 +52,8 @@ matrix! {
         ModelCall as model_call, Running as running, Artifact as artifact, Report as report;
     MachineDiskFull, machine_disk_full:
         Upload as upload, Starting as starting, Running as running, Finishing as finishing;
+    EngineRestarted, engine_restarted:
+        Starting as starting, Running as running, Finishing as finishing;
 }
 
 #[test]

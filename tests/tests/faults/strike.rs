@@ -5,6 +5,7 @@ use std::time::{Duration, Instant as Time};
 
 use e2e::{
     Ran,
+    engine::Engine,
     faults::{
         campaign::{LONGEST, Model, Price},
         process,
@@ -67,12 +68,16 @@ impl Fault {
         let loses_the_call = matches!(self, Self::ControllerKilled | Self::BothKilled | Self::LaptopDiskFull);
         let loses_runs = matches!(
             self,
-            Self::WorkerKilled | Self::BothKilled | Self::EngineRestarted | Self::MachineWiped | Self::MachineDiskFull
+            Self::WorkerKilled
+                | Self::BothKilled
+                | Self::EngineRestarted
+                | Self::MachineWiped
+                | Self::MachineDiskFull
         );
         Price {
             call_in_flight: loses_the_call && phase == Phase::ModelCall,
             runs: loses_runs,
-            tombstones: self == Self::MachineWiped,
+            machine: self == Self::MachineWiped,
         }
     }
 }
@@ -87,12 +92,22 @@ pub struct Struck {
 
 /// Does it. On return the instant is over and everything is mended, as far as a person would mend it, but a controller that
 /// is dead is not yet resumed.
-pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command, met: &Met) -> Struck {
+pub fn strike(
+    fault: Fault,
+    site: &mut Site,
+    engine: Option<&mut Engine>,
+    model: &Model,
+    mut command: Command,
+    met: &Met,
+) -> Struck {
     let proof = match fault {
         Fault::ControllerKilled => {
             let ran = command.kill();
             met.go_on(model);
-            return Struck { proof: format!("the controller ended by SIGKILL ({})", ran.code), command: None };
+            return Struck {
+                proof: format!("the controller ended by SIGKILL ({})", ran.code),
+                command: None,
+            };
         }
         Fault::BothKilled => {
             site.worker.kill();
@@ -100,7 +115,8 @@ pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command
             met.go_on(model);
             site.worker.restart(&site.home);
             site.until_the_worker_listens();
-            let proof = format!("both ended by SIGKILL ({}), the worker is now {}", ran.code, site.worker.pid());
+            let proof =
+                format!("both ended by SIGKILL ({}), the worker is now {}", ran.code, site.worker.pid());
             return Struck { proof, command: None };
         }
         Fault::WorkerKilled => {
@@ -192,7 +208,16 @@ pub fn strike(fault: Fault, site: &mut Site, model: &Model, mut command: Command
             disk.free();
             format!("the machine's disk was full for {:?}", since.elapsed())
         }
-        Fault::EngineRestarted => crate::cell::restart_engine(site, model, met),
+        Fault::EngineRestarted => {
+            let engine = engine.expect("an engine of its own");
+            engine.kill();
+            let asked = engine.docker(&["version"]).output().expect("docker");
+            assert!(!asked.status.success(), "the engine is dead: {asked:?}");
+            met.go_on(model);
+            std::thread::sleep(AWAY);
+            engine.start_again();
+            "the engine did not answer, and was started again".to_owned()
+        }
     };
     Struck { proof, command: Some(command) }
 }

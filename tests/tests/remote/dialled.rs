@@ -26,7 +26,7 @@ fn an_invited_worker_arrives_runs_and_is_refused_once_revoked() {
     let (code, run) = pair.exec(PROGRAM);
     assert_succeeded(code, &run);
 
-    let _ = pair.run(&["worker", "revoke", "gpu"]).expect(0);
+    drop(pair.run(&["worker", "revoke", "gpu"]).expect(0));
     let second =
         pair.run(&["worker", "invite", "other", "--listen", &listen, "--output", "json"]).expect(0).json();
     assert!(second["invite"].is_string());

@@ -17,7 +17,7 @@ fn strangers_at_the_port_do_not_disturb_a_run() {
     let pair = Pair::new();
     let printed = finish(pair.worker_command(&["init", "--listen", &format!("{GPU}:7433")])).expect(0).stdout;
     let worker = pair.serve(&[]);
-    let _ = pair.run(&["worker", "add", "gpu", printed.trim()]).expect(0);
+    drop(pair.run(&["worker", "add", "gpu", printed.trim()]).expect(0));
     let program = pair.laptop.file("program.py", SLEEPER);
     let mut exec =
         pair.autoresearch(&["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"]);

@@ -3,6 +3,7 @@
 
 mod dialled;
 mod hostile;
+mod left;
 mod net;
 mod ssh;
 mod sshd;

@@ -184,6 +184,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
+    #[allow(clippy::print_stderr, reason = "whoever reads why a test failed wants the worker's words")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the worker's log ---\n{}", self.log());

@@ -87,14 +87,14 @@ fn a_first_run_over_ssh_in_three_commands_and_a_campaign() {
     assert!(twin.stderr.contains("registered as `gpu`"), "{twin:?}");
 
     // Drained: nothing may run; and back.
-    let _ = pair.run(&["worker", "drain", "gpu"]).expect(0);
+    drop(pair.run(&["worker", "drain", "gpu"]).expect(0));
     let program = pair.laptop.path().join("program.py");
     let refused = pair.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite"]).expect(2);
     assert!(refused.stderr.contains("gpu is drained"), "{refused:?}");
-    let _ = pair.run(&["worker", "drain", "gpu", "--undo"]).expect(0);
+    drop(pair.run(&["worker", "drain", "gpu", "--undo"]).expect(0));
     let (code, run) = pair.exec(PROGRAM);
     assert_succeeded(code, &run);
-    let _ = pair.run(&["worker", "remove", "gpu"]).expect(0);
+    drop(pair.run(&["worker", "remove", "gpu"]).expect(0));
     assert!(pair.run(&["worker", "list", "--output", "json"]).expect(0).stdout.is_empty());
     drop(sshd);
 }
@@ -109,7 +109,7 @@ fn a_shell_that_prints_before_the_bridge_is_skipped() {
     ssh.arg("-F").arg(pair.laptop.path().join("ssh_config")).args(["gpu-box", "true"]);
     let printed = finish(ssh);
     assert!(printed.stdout.starts_with("Welcome"), "the shell does print: {printed:?}");
-    let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
+    drop(pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0));
     let (code, run) = pair.exec(PROGRAM);
     assert_succeeded(code, &run);
     // One that never stops printing is given up with its words.
@@ -157,7 +157,7 @@ fn what_ssh_says_is_what_the_user_reads_in_one_line() {
 fn a_host_that_is_down_is_said_and_the_others_are_used() {
     let mut pair = Pair::new();
     let sshd = Sshd::start(&mut pair);
-    let _ = pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0);
+    drop(pair.run(&["worker", "add", "gpu", "ssh://gpu-box"]).expect(0));
     let beside = Home::new();
     let mut other = WorkerProcess::start(&beside, &[]);
     let socket = other.folder.join("worker.sock");
@@ -166,7 +166,7 @@ fn a_host_that_is_down_is_said_and_the_others_are_used() {
         START,
         || if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) },
     );
-    let _ = pair.run(&["worker", "add", "here", &format!("unix:{}", socket.display())]).expect(0);
+    drop(pair.run(&["worker", "add", "here", &format!("unix:{}", socket.display())]).expect(0));
     pair.wire("down");
     let program = pair.laptop.file("program.py", PROGRAM);
     let ran = pair.run(&["exec", program.to_str().expect("UTF-8"), "--image", "lite", "--output", "json"]);

@@ -85,6 +85,7 @@ impl Sshd {
 }
 
 impl Drop for Sshd {
+    #[allow(clippy::print_stderr, reason = "whoever reads why a test failed wants the server's words")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- sshd's log ---\n{}", self.log());

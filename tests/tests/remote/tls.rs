@@ -55,13 +55,13 @@ fn a_join_string_works_once_and_what_is_revoked_stays_out() {
         .split_whitespace()
         .find(|word| word.len() >= 16 && word.bytes().all(|b| b.is_ascii_hexdigit()));
     let key = key.unwrap_or_else(|| panic!("a fingerprint in {listed}"));
-    let _ = finish(pair.worker_command(&["controllers", "revoke", key])).expect(0);
+    drop(finish(pair.worker_command(&["controllers", "revoke", key])).expect(0));
     let refused = pair.run(&["worker", "show", "gpu", "--output", "json"]).expect(1).json();
     assert!(refused["problem"].as_str().is_some_and(|p| p.contains("revoked")), "{refused:#}");
 
     // Joined anew with a new string, and revoked here: the worker forgets the key, and nobody runs there.
-    let _ = pair.run(&["worker", "remove", "gpu"]).expect(0);
-    let _ = pair.run(&["worker", "add", "gpu", &init(&pair)]).expect(0);
+    drop(pair.run(&["worker", "remove", "gpu"]).expect(0));
+    drop(pair.run(&["worker", "add", "gpu", &init(&pair)]).expect(0));
     let revoked =
         pair.run(&["worker", "revoke", "gpu", "--reason", "stolen", "--output", "json"]).expect(0).json();
     assert_eq!(revoked["worker_told"], true, "{revoked:#}");
@@ -121,6 +121,6 @@ fn wrong_keys_old_keys_and_nonsense_are_told_apart() {
         if log.contains("ended at") { Ok(()) } else { Err(log) }
     });
     // And after all of that the string is still good.
-    let _ = pair.run(&["worker", "add", "gpu", &text]).expect(0);
+    drop(pair.run(&["worker", "add", "gpu", &text]).expect(0));
     worker.stop();
 }

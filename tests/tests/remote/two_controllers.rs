@@ -3,14 +3,14 @@
 
 use std::{process::Stdio, time::Duration};
 
-use e2e::{Home, Ran, wait_for, worker::WorkerProcess};
+use e2e::{Home, wait_for, worker::WorkerProcess};
 use proto::v1::{CancelRunRequest, GetRunRequest, ListRunsRequest, ReleaseRunRequest};
 
 use crate::{PROGRAM, SLEEPER};
 
 const START: Duration = Duration::from_secs(120);
 
-fn runs(home: &Home) -> Vec<serde_json::Value> {
+pub fn runs(home: &Home) -> Vec<serde_json::Value> {
     let listed = home.run(&["list", "--all", "--output", "json"]);
     let ids = listed.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     ids.flat_map(|campaign| {
@@ -30,7 +30,7 @@ fn neither_of_two_controllers_reaches_the_others_runs_and_both_get_slots() {
     let address = format!("unix:{}", socket.display());
     let (one, two) = (Home::new(), Home::new());
     for home in [&one, &two] {
-        let _ = home.run(&["worker", "add", "shared", &address]).expect(0);
+        drop(home.run(&["worker", "add", "shared", &address]).expect(0));
     }
     let program = one.file("sleeper.py", SLEEPER);
     let mut long =
@@ -68,9 +68,9 @@ fn neither_of_two_controllers_reaches_the_others_runs_and_both_get_slots() {
         client.cancel_run(CancelRunRequest { run_id: run.clone(), controller_id: stranger }).await.ok();
     });
     // Its own user wants nothing new there: what runs goes on.
-    let _ = one.run(&["worker", "drain", "shared"]).expect(0);
+    drop(one.run(&["worker", "drain", "shared"]).expect(0));
     // A controller that ends its own work and looks after what it left does not end the other's.
-    let _: Ran = two.run(&["list"]);
+    drop(two.run(&["list"]));
     let finished = one.finish(long, Duration::from_secs(240)).expect(0).json();
     assert_eq!(finished["outcome"], "succeeded", "{finished:#}");
     assert!(finished["stdout"].as_str().is_some_and(|text| text.contains("done")), "{finished:#}");

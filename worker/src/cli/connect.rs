@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use kit::telemetry::LogFormat;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::UnixStream,
@@ -142,6 +143,12 @@ impl Starter<'_> {
         if let Some(host) = &self.common.docker_host {
             command.arg("--docker-host").arg(host);
         }
+        if let Some(format) = self.common.log_format {
+            command.arg("--log-format").arg(match format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            });
+        }
         // Nothing of this session stays open in it: ssh waits for that.
         let log_too = log.try_clone().map_err(failed)?;
         let child = command.stdin(Stdio::null()).stdout(log_too).stderr(log).spawn();
@@ -202,8 +209,16 @@ async fn copy_down(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite +
         match from.read(&mut buffer).await? {
             0 => return Ok(()),
             n => {
-                to.write_all(&buffer[..n]).await?;
-                to.flush().await?;
+                let passed = match to.write_all(&buffer[..n]).await {
+                    Ok(()) => to.flush().await,
+                    error => error,
+                };
+                match passed {
+                    Ok(()) => {}
+                    // Whoever asked has gone, and needs no last word of the worker.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    Err(error) => return Err(error),
+                }
             }
         }
     }

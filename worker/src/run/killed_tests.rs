@@ -335,7 +335,7 @@ proptest! {
         let mut id = None;
         for (call, after) in kills {
             place.world.halt_at(CALLS[call], if after { Moment::After } else { Moment::Before });
-            let run = *id.get_or_insert_with(|| process.begin(|spec| spec.limits = Some(limits.clone())));
+            let run = *id.get_or_insert_with(|| process.begin(|spec| spec.limits = Some(limits)));
             let handle = process.run(run);
             if cancel {
                 process.runtime.block_on(process.house.registry.cancel(run, OWNER)).unwrap();

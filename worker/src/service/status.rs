@@ -232,8 +232,21 @@ fn blob(error: &BlobError) -> Status {
         BlobError::Size { .. } => plain(Code::InvalidArgument, "WRONG_SIZE", error),
         BlobError::Digest { .. } => plain(Code::InvalidArgument, "WRONG_DIGEST", error),
         BlobError::NoRoom { .. } => plain(Code::ResourceExhausted, "NO_ROOM", error),
+        BlobError::Folder(error) if is_full(error) => {
+            let mut details = ErrorDetails::new();
+            details.set_retry_info(Some(RETRY_AFTER));
+            with(Code::Unavailable, "DISK_FULL", "the worker's disk is full: make room on it", details)
+        }
         BlobError::Folder(_) => internal(),
     }
+}
+
+/// Whether it is for want of room, which somebody may make: not the end of whoever waits for it.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
+    };
+    std::iter::successors(error.source(), |error| error.source()).any(io)
 }
 
 fn spool(error: &SpoolError) -> Status {
@@ -308,6 +321,16 @@ mod tests {
             (BlobError::Digest { digest, found: digest }.into(), Code::InvalidArgument, "WRONG_DIGEST"),
             (BlobError::NoRoom { digest, size: 1, total: 0 }.into(), Code::ResourceExhausted, "NO_ROOM"),
             (BlobError::Folder(io()).into(), Code::Internal, "WORKER_DISK"),
+            (
+                BlobError::Folder(kit::folder::FolderError::io(
+                    "write",
+                    std::path::Path::new("/secret/place"),
+                    std::io::ErrorKind::StorageFull.into(),
+                ))
+                .into(),
+                Code::Unavailable,
+                "DISK_FULL",
+            ),
             (SpoolError::PastEnd { asked: 2, last: 1 }.into(), Code::OutOfRange, "PAST_END"),
             (
                 SpoolError::Damaged { path: "/secret/place".into(), offset: 0, detail: "x" }.into(),

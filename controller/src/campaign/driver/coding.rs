@@ -156,16 +156,13 @@ impl Driver {
             return Ok(Event::ProgramFaulty { voidable: false });
         }
         let bytes = source.len() as u64;
-        match self.deps.fleet.put_blob(Bytes::from(source)).await {
+        Ok(match self.send("the program", Bytes::from(source)).await? {
             Ok(_) => {
                 self.kept.program = Some(Blob { digest, bytes });
-                Ok(Event::ProgramSound)
+                Event::ProgramSound
             }
-            Err(error) => {
-                self.kept.record.stop_reason = format!("the program could not be sent to a worker: {error}");
-                Ok(Event::Stop { by: StoppedBy::Workers })
-            }
-        }
+            Err(event) => event,
+        })
     }
 
     /// Takes the variants at fault out of the experiment.

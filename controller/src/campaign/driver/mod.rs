@@ -6,7 +6,8 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kit::{clock::Clock, task::CancellationToken};
+use bytes::Bytes;
+use kit::{clock::Clock, digest::Digest, task::CancellationToken};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -314,6 +315,25 @@ impl Driver {
             }
         };
         Ok(Err(Event::Stop { by }))
+    }
+
+    /// Puts bytes on the workers, under the guard: one that is away may keep this waiting for long. `Err` in the inner result
+    /// is the event that ends the campaign.
+    async fn send(&mut self, what: &str, bytes: Bytes) -> Result<Result<Digest, Event>, CampaignError> {
+        let stop = CancellationToken::new();
+        let (fleet, token) = (Arc::clone(&self.deps.fleet), stop.clone());
+        let sending = token.run_until_cancelled(fleet.put_blob(bytes));
+        let (sent, stopped) = self.guarded(&stop, sending).await?;
+        Ok(match (sent, stopped) {
+            (_, Some(by)) => Err(Event::Stop { by }),
+            (Some(Ok(digest)), None) => Ok(digest),
+            // Only the guard cancels it.
+            (None, None) => Err(Event::Stop { by: StoppedBy::Interrupted }),
+            (Some(Err(error)), None) => {
+                self.kept.record.stop_reason = format!("{what} could not be sent to a worker: {error}");
+                Err(Event::Stop { by: StoppedBy::Workers })
+            }
+        })
     }
 
     /// What the researcher is told when it plans or decides.

@@ -156,12 +156,9 @@ impl Driver {
         {
             let bytes = ours.bytes.clone();
             let size = bytes.len() as u64;
-            match self.deps.fleet.put_blob(bytes).await {
+            match self.send(&format!("data set {}", plan.data_set), bytes).await? {
                 Ok(digest) => self.kept.data.push((plan.data_set.clone(), Blob { digest, bytes: size })),
-                Err(error) => {
-                    self.kept.record.stop_reason = format!("data set {}: {error}", plan.data_set);
-                    return Ok(Event::Stop { by: StoppedBy::Workers });
-                }
+                Err(event) => return Ok(event),
             }
         }
         self.note_data_set(&plan.data_set);

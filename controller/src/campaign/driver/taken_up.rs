@@ -73,8 +73,22 @@ impl Driver {
             }
         }
         self.left = journal.runs(self.id).await?;
+        self.keep_kind();
         self.left.retain(|run| !known.contains(&run.id.to_string()));
         Ok(())
+    }
+
+    /// An experiment that is open goes on with the kind of device that its runs had: variants on different ones cannot be
+    /// compared. `left` is all of the campaign's runs here.
+    fn keep_kind(&self) {
+        let Some(open) = self.kept.record.open() else { return };
+        let number = self.experiment_number();
+        let gpus = u32::from(!self.kept.workers.gpus.is_empty());
+        for run in self.left.iter().filter(|run| run.experiment == Some(number)) {
+            if let Some(worker) = &run.worker_id {
+                self.deps.fleet.keep_kind(&self.kept.record.id, &open.id, worker, gpus);
+            }
+        }
     }
 
     /// What other processes wanted, and the last owner took and did not live to obey. A pause is not among it: whoever
@@ -120,7 +134,8 @@ impl Driver {
         if let (Some(blob), Some(source)) = (&self.kept.program, source)
             && blob.digest == Digest::of(source.as_bytes())
         {
-            let sent = fleet.put_blob(Bytes::from(source)).await;
+            let sending = fleet.put_blob(Bytes::from(source));
+            let Some(sent) = self.cancel.run_until_cancelled(sending).await else { return Ok(()) };
             sent.map_err(|error| lacks("the program", error.to_string()))?;
         }
         for (name, blob) in &self.kept.data {
@@ -130,7 +145,8 @@ impl Driver {
                 let problem = "this version ships another one than the campaign began with".to_owned();
                 return Err(lacks(&what, problem));
             };
-            let sent = fleet.put_blob(ours.bytes.clone()).await;
+            let sending = fleet.put_blob(ours.bytes.clone());
+            let Some(sent) = self.cancel.run_until_cancelled(sending).await else { return Ok(()) };
             sent.map_err(|error| lacks(&what, error.to_string()))?;
         }
         Ok(())

@@ -42,7 +42,7 @@ pub(super) fn record(row: &RunRow, revision: u32) -> RunRecord {
 
 /// Whether a worker may still have something of it that we want or that it keeps for us.
 fn is_held(row: &RunRow) -> bool {
-    row.state != RunState::Finished || (row.worker_id.is_some() && !row.released)
+    row.state != RunState::Finished || (row.worker_id.is_some() && !row.released && !row.is_given_up())
 }
 
 impl Executor {

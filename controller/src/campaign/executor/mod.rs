@@ -164,7 +164,6 @@ impl Executor {
             .buffer_unordered(slots);
         let mut ended: BTreeMap<usize, Vec<RunRecord>> = BTreeMap::new();
         let mut ran = Ran::default();
-        let mut error = None;
         while let Some((place, end)) = ends.next().await {
             let runs = match end {
                 Ok(JobEnd::Ended(runs)) => runs,
@@ -178,11 +177,8 @@ impl Executor {
                     shared.stop.cancel();
                     runs
                 }
-                Err(failed) => {
-                    shared.stop.cancel();
-                    error.get_or_insert(failed);
-                    Vec::new()
-                }
+                // Nothing more can be stored. What runs is left to its own end, and found again by whoever resumes.
+                Err(failed) => return Err(failed),
             };
             if runs.last().is_some_and(&stop_at) {
                 shared.stop.cancel();
@@ -190,10 +186,7 @@ impl Executor {
             ended.insert(place, runs);
         }
         ran.runs = ended.into_values().flatten().collect();
-        match error {
-            Some(error) => Err(error),
-            None => Ok(ran),
-        }
+        Ok(ran)
     }
 
     /// A run that ended before the kill may have ended its batch then already: nothing of it is begun again.

@@ -153,6 +153,8 @@ impl Lab for DurableLab {
         digest
     }
 
+    fn keep_kind(&self, _: &str, _: &str, _: &str, _: u32) {}
+
     async fn run(
         &self,
         start: v1::StartRunRequest,

@@ -230,7 +230,7 @@ impl World {
         assert_eq!(self.questions(), unkilled.questions, "{when}: the questions");
         // With the seconds that were left: asked again, it is the very same question.
         assert_eq!(self.researcher.distinct().len(), unkilled.questions.len(), "{when}: asked differently");
-        let executed = self.lab.executed.lock().unwrap();
+        let executed = self.lab.executed.lock().unwrap().clone();
         let twice: Vec<_> = executed.iter().filter(|(_, times)| **times != 1).collect();
         assert!(twice.is_empty(), "{when}: executed more than once: {twice:?}");
         let keys: BTreeSet<&String> = executed.keys().collect();
@@ -396,7 +396,7 @@ async fn interrupted_it_reports_so_far_and_goes_on_from_before() {
     assert_eq!(told["answer"]["text"], unkilled.told["answer"]["text"]);
     let cancelled = |run: &&Value| run["outcome"] == "cancelled";
     assert_eq!(told["runs"].as_array().unwrap().iter().filter(cancelled).count(), 2, "they are told too");
-    let executed = world.lab.executed.lock().unwrap();
+    let executed = world.lab.executed.lock().unwrap().clone();
     assert_eq!(executed.keys().collect::<BTreeSet<_>>(), unkilled.executed.iter().collect());
 
     // Over: its end is given once more, and nothing is done.

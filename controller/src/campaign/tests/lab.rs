@@ -140,6 +140,8 @@ impl Lab for FakeLab {
         Ok(digest)
     }
 
+    fn keep_kind(&self, _: &str, _: &str, _: &str, _: u32) {}
+
     async fn run(
         &self,
         start: v1::StartRunRequest,

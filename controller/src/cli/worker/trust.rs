@@ -23,7 +23,7 @@ pub(super) async fn join(
     let request = v1::JoinRequest {
         controller_id: controller_id.to_owned(),
         name: our_name(),
-        secret: secret.bytes().to_vec().into(),
+        secret: secret.bytes().to_vec(),
     };
     let joined = tokio::time::timeout(ANSWER, client.join(request)).await;
     let joined = joined.map_err(|_| failed(format!("no answer to Join in {} s", ANSWER.as_secs())))?;

@@ -284,3 +284,36 @@ async fn a_refusal_is_told_and_names_the_field() {
     let RunEnd::Rejected { reason, .. } = &end else { panic!("{end:?}") };
     assert!(reason.contains("params_json"), "{reason}");
 }
+
+#[tokio::test]
+async fn a_run_on_a_worker_that_is_revoked_ends_at_once_with_that_cause() {
+    let worker = FakeWorker::new(Shape::cpu("w", 1));
+    worker.faults().endless = true;
+    let (_clock, awake) = by_hand();
+    let fleet = fleet_with(&[&worker], quick(), &awake);
+    let run = Under::way(&fleet, run(1, "v1"));
+    run.begun().await;
+    fleet.links()[0].wish(crate::fleet::Wish::Cut("it was revoked".to_owned()));
+    // The clock stands still: patience has no part in it.
+    let (end, sink) = run.ends().await;
+    let RunEnd::Lost { cause: v1::LostCause::Unreachable, detail } = &end else { panic!("{end:?}") };
+    assert!(detail.contains("it was revoked"), "{detail}");
+    assert!(!sink.kept().complete);
+    assert_eq!(fleet.states()[0].given_up, 1, "should it ever be trusted again, the run is ended there");
+}
+
+#[tokio::test]
+async fn a_run_that_was_given_up_counts_as_ended_once_its_worker_has_answered() {
+    let worker = FakeWorker::new(Shape::cpu("w", 1));
+    worker.go_away();
+    let fleet = fleet(&[&worker]);
+    let orphan =
+        |worker_id| Orphan { run_id: run(1, "v1").run_id, controller_id: "us".to_owned(), worker_id };
+    let (known, unknown) = (orphan(Some(worker.worker_id())), orphan(None));
+    let elsewhere = orphan(Some("somebody-else".to_owned()));
+    fleet.end_given_up(&known);
+    assert!(!fleet.has_ended(&known) && !fleet.has_ended(&unknown));
+    worker.come_back();
+    until("ended", || fleet.has_ended(&known) && fleet.has_ended(&unknown)).await;
+    assert!(!fleet.has_ended(&elsewhere), "its worker was never met");
+}

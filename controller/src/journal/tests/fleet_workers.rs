@@ -69,7 +69,12 @@ async fn a_revoked_worker_stays_revoked_and_a_drained_one_is_the_users() {
     let set = |state, reason| journal.set_fleet_worker_state("gpu", state, reason);
     assert_eq!(set(FleetState::SetAside, Some("3 runs lost")).await.unwrap(), FleetState::Active);
     assert_eq!(journal.fleet_worker("gpu").await.unwrap().reason.as_deref(), Some("3 runs lost"));
+    journal.take_back_fleet_worker("gpu").await.unwrap();
+    let back = journal.fleet_worker("gpu").await.unwrap();
+    assert_eq!((back.state, back.reason), (FleetState::Active, None));
+    set(FleetState::SetAside, Some("3 runs lost")).await.unwrap();
     assert_eq!(set(FleetState::Drained, None).await.unwrap(), FleetState::SetAside);
+    journal.take_back_fleet_worker("gpu").await.unwrap();
     assert_eq!(set(FleetState::SetAside, Some("x")).await.unwrap(), FleetState::Drained);
     assert_eq!(journal.fleet_worker("gpu").await.unwrap().state, FleetState::Drained);
     set(FleetState::Revoked, Some("stolen")).await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,10 @@ use crate::run::RunId;
 
 /// Read at once for a watcher.
 const READ_BYTES: usize = 256 << 10;
+/// Read at once where only the heads of frames are looked at: most of a large frame is passed over.
+const SKIP_BYTES: usize = 4 << 10;
+/// More than a frame needs to announce itself.
+const HEAD_BYTES: usize = format::FRAME_HEADER_BYTES + 11;
 
 /// Summed up at most, while a torn end is searched for good frames: a second's work.
 const SUMMED_BYTES_MAX: usize = 1 << 30;
@@ -272,6 +276,7 @@ impl SpoolReader {
             offset: format::HEADER_BYTES as u64,
             last: header.first_sequence.saturating_sub(1),
         };
+        reader.pass_over(after)?;
         while reader.last < after {
             // Not past `after`, which is synced.
             if reader.next(after)?.is_none() {
@@ -308,7 +313,7 @@ impl SpoolReader {
                 }
                 Parsed::Bad => return Err(self.damaged("a frame is not what was written")),
                 Parsed::Short => {
-                    if !self.fill()? {
+                    if !self.fill(READ_BYTES)? {
                         self.next_segment()?;
                     }
                 }
@@ -316,12 +321,42 @@ impl SpoolReader {
         }
     }
 
+    /// Goes past events that the caller has by the heads of their frames alone, as far as those follow each other: whoever
+    /// comes back over and over is not made to wait for the sum of everything that it has. What is not as it should be is
+    /// left to the careful way of reading.
+    fn pass_over(&mut self, upto: u64) -> Result<(), SpoolError> {
+        while self.last < upto {
+            let rest = &self.buffer[self.start..];
+            let (size, sequence) = match format::announced(rest) {
+                Some(announced) => announced,
+                None if rest.len() < HEAD_BYTES && self.fill(SKIP_BYTES)? => continue,
+                None => return Ok(()),
+            };
+            if !follows(sequence, self.last) {
+                return Ok(());
+            }
+            match size.checked_sub(rest.len()) {
+                None => self.start += size,
+                Some(beyond) => {
+                    let failed =
+                        |error| SpoolError::io("read", &segment_path(&self.folder, self.ordinal), error);
+                    self.file.seek_relative(beyond as i64).map_err(failed)?;
+                    self.buffer.clear();
+                    self.start = 0;
+                }
+            }
+            self.offset += size as u64;
+            self.last = sequence;
+        }
+        Ok(())
+    }
+
     /// Reads more; false at the end of the segment.
-    fn fill(&mut self) -> Result<bool, SpoolError> {
+    fn fill(&mut self, bytes: usize) -> Result<bool, SpoolError> {
         self.buffer.drain(..self.start);
         self.start = 0;
         let had = self.buffer.len();
-        self.buffer.resize(had + READ_BYTES, 0);
+        self.buffer.resize(had + bytes, 0);
         let count = loop {
             match self.file.read(&mut self.buffer[had..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
