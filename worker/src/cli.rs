@@ -86,6 +86,12 @@ enum Command {
     /// Keep data sets that runs read at /data/NAME
     #[command(subcommand)]
     Dataset(dataset::Dataset),
+    /// What the worker has done in a user namespace of its own
+    #[command(name = crate::image::rootless::VERB, hide = true)]
+    InNamespace {
+        /// As JSON
+        order: String,
+    },
 }
 
 /// How results are printed.
@@ -182,6 +188,11 @@ fn run(arguments: &Arguments) -> CommandResult {
             Command::Doctor(command) => command.run(&arguments.common).await,
             Command::Image(command) => command.run(&arguments.common, shutdown.clone()).await,
             Command::Dataset(command) => command.run(&arguments.common).await,
+            Command::InNamespace { order } => {
+                stop_on_signals(shutdown.clone())?;
+                crate::image::rootless::serve(order, shutdown.clone()).await?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     });
     // Runs are left as they are; disk work that is under way gets a moment.

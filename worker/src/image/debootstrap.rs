@@ -97,7 +97,7 @@ pub(super) async fn make_in(
     let tool = Tool::find(folder).await?;
     let root = folder.join("root");
     let mirror = mirror().await;
-    let mut command = tool.command()?;
+    let mut command = tool.command(&root)?;
     command.args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]).arg(&root).args(mirror);
     let mut done = 0;
     let line = |line: &str| {
@@ -181,8 +181,8 @@ impl Tool {
         })
     }
 
-    fn command(&self) -> Result<Command, DebootstrapError> {
-        let mut command = namespace::on_host()?;
+    fn command(&self, root: &Path) -> Result<Command, DebootstrapError> {
+        let mut command = namespace::on_host_making(root)?;
         command.arg(&self.script);
         if let Some(library) = &self.library {
             command.env("DEBOOTSTRAP_DIR", library);

@@ -153,6 +153,14 @@ impl ImageError {
         Self::Io { verb, path: path.into(), source: Arc::new(source) }
     }
 
+    /// For who puts the image's name before it: a root's own reason, else the whole text.
+    pub(super) fn without_name(&self) -> String {
+        match self {
+            Self::NoRoot { reason, .. } => reason.clone(),
+            other => super::base::with_causes(other),
+        }
+    }
+
     pub(super) fn engine(verb: &'static str, object: &str, source: bollard::errors::Error) -> Self {
         Self::Engine { verb, object: object.to_owned(), source: Arc::new(source) }
     }

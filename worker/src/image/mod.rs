@@ -28,6 +28,7 @@ mod progress;
 mod prune;
 mod recipe;
 mod refuse;
+pub(crate) mod rootless;
 mod settings;
 
 use std::{

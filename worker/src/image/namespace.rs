@@ -31,7 +31,7 @@ umask 022
 /// $1 root, $2 "ro" or "rw", $3 how many folders, then their pairs of host path and place, then the program.
 const ENTER: &str = r#"
 set -e
-echo sandbox >/proc/sys/kernel/hostname
+hostname sandbox 2>/dev/null || echo sandbox >/proc/sys/kernel/hostname
 root=$1 access=$2 folders=$3
 shift 3
 mount --bind "$root" "$root"
@@ -76,6 +76,51 @@ fn contained(script: &str) -> Result<Command, NoUnshare> {
 /// Runs what is added as arguments on the host's files, with its own mounts and processes.
 pub(super) fn on_host() -> Result<Command, NoUnshare> {
     contained("")
+}
+
+/// $1 a root that is about to be made: the devices that nobody can make in a user namespace.
+const DEVICES: &str = r#"
+set -e
+mkdir -p "$1/dev"
+mount -t tmpfs -o mode=755,nosuid,noexec,size=1m dev "$1/dev"
+for node in null zero full random urandom tty; do
+  : >"$1/dev/$node"
+  mount --bind "/dev/$node" "$1/dev/$node"
+done
+shift
+set +e
+"#;
+
+/// As [`on_host`], with devices in the root that the program makes, where it cannot make them itself.
+pub(super) fn on_host_making(root: &Path) -> Result<Command, NoUnshare> {
+    if !is_user_namespace() {
+        return on_host();
+    }
+    let mut command = contained(DEVICES)?;
+    // debootstrap's word for a place where no device can be made.
+    command.arg(root).env("container", "lxc");
+    Ok(command)
+}
+
+/// Whether uid 0 here is somebody else outside.
+fn is_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = ["0", "0", "4294967295"];
+    !map.is_empty() && !map.split_whitespace().eq(whole)
+}
+
+/// Runs what is added as arguments as uid 0 of a user namespace, on the host's files, with its own mounts and processes.
+/// `wait` is what the shell there does until it was given its ids.
+pub(super) fn in_user_namespace(wait: &str) -> Result<Command, NoUnshare> {
+    let inner = on_host()?;
+    let inner = inner.as_std();
+    let mut command = Command::new(inner.get_program());
+    command
+        .args(["--user", "--", "/bin/sh", "-c", wait, "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command.env("PATH", SEARCH_PATH);
+    Ok(command)
 }
 
 /// Whether a program may change the tree that it runs in.

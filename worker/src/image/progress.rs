@@ -19,6 +19,9 @@ pub struct ImageStep {
     pub line: String,
 }
 
+/// What [`ImageStep::name`] may be.
+pub(super) const STEP_NAMES: [&str; 3] = ["wait", "base", "build"];
+
 /// Where a build is, as its callers see it.
 #[derive(Debug, Clone)]
 pub(super) enum Stage {

@@ -17,8 +17,9 @@ use crate::image::{
     namespace::{self, Access, User},
     prepare::{BASE_DISK_NEEDED, check_space, lock},
     process::{self, RunError},
-    progress::Progress,
+    progress::{ImageStep, Progress},
     recipe::{Recipe, STEPS, Step},
+    rootless::{self, Order, OrderError},
     settings::HostSettings,
 };
 
@@ -27,9 +28,8 @@ pub(super) async fn prepare(
     recipe: &'static Recipe,
     progress: &Progress,
 ) -> Result<Image, ImageError> {
-    let no_root = |reason: String| ImageError::NoRoot { name: recipe.name.to_owned(), reason };
     if !nix::unistd::geteuid().is_root() {
-        return Err(no_root(as_root(&shared.folder, recipe.name)));
+        return without_root(shared, recipe, progress).await;
     }
     folder::create_private(&shared.folder)?;
     let _held = lock(&shared.folder, recipe.name, recipe.name, progress, &shared.stop).await?;
@@ -62,14 +62,24 @@ pub(super) async fn prepare(
     result
 }
 
-/// What a plain user has root do once. The tree is then the user's, as everything else in that cache.
-fn as_root(rootfs_dir: &Path, name: &str) -> String {
-    let cache = rootfs_dir.parent().and_then(Path::parent).unwrap_or(rootfs_dir).display();
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    format!(
-        "making one needs root, once: sudo env XDG_CACHE_HOME={cache} $(command -v autoresearch-worker) image build {name} && sudo chown -R {uid}:{gid} {}",
-        rootfs_dir.display()
-    )
+/// The same as root of a namespace of the user's own.
+async fn without_root(
+    shared: &Shared,
+    recipe: &'static Recipe,
+    progress: &Progress,
+) -> Result<Image, ImageError> {
+    let cache = shared.folder.parent().unwrap_or(&shared.folder).to_owned();
+    // Its own mode, whatever our umask says; and the namespace's root is us.
+    folder::create_private(&shared.folder)?;
+    let order = Order::Build { cache, name: recipe.name.to_owned() };
+    let step = |step: ImageStep| progress.step(step.name, step.done, step.total, &step.line);
+    match rootless::order(&order, step, &shared.stop).await {
+        Ok(_) => find(&shared.folder, recipe).ok_or_else(|| {
+            ImageError::io("find", &shared.folder, io::Error::other("it was made and is not there"))
+        }),
+        Err(OrderError::Stopped) => Err(ImageError::Stopped { name: recipe.name.to_owned() }),
+        Err(OrderError::Failed(reason)) => Err(ImageError::NoRoot { name: recipe.name.to_owned(), reason }),
+    }
 }
 
 /// Disk work off the event loop.

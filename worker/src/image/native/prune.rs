@@ -7,7 +7,11 @@ use kit::digest::Digest;
 
 use super::{NativeImages, RECIPES, Record, record_path, root_digest, tree};
 use crate::{
-    image::{Pruned, error::ImageError},
+    image::{
+        Pruned,
+        error::ImageError,
+        rootless::{self, Answer, Order},
+    },
     sandbox::loops::mounts_of,
 };
 
@@ -18,11 +22,26 @@ impl NativeImages {
     /// Where the folder or the processes of this machine cannot be read.
     pub async fn prune(&self) -> Result<Vec<Pruned>, ImageError> {
         let folder = self.shared.folder.clone();
+        if !nix::unistd::geteuid().is_root() && folder.exists() {
+            return self.prune_without_root().await;
+        }
         let failed = |e| ImageError::io("clear", &self.shared.folder, e);
         let current: Vec<Digest> = RECIPES.iter().map(root_digest).collect();
         match kit::task::blocking("prune", move || prune(&folder, &current)).await {
             Some(done) => done.map_err(failed),
             None => Err(failed(io::Error::other("it broke off"))),
+        }
+    }
+
+    async fn prune_without_root(&self) -> Result<Vec<Pruned>, ImageError> {
+        let folder = &self.shared.folder;
+        let cache = folder.parent().unwrap_or(folder).to_owned();
+        match rootless::order(&Order::Prune { cache }, |_| {}, &self.shared.stop).await {
+            Ok(Answer::Pruned(pruned)) => {
+                Ok(pruned.into_iter().map(|(name, size_bytes)| Pruned { name, size_bytes }).collect())
+            }
+            Ok(_) => Err(ImageError::io("clear", folder, io::Error::other("it gave another answer"))),
+            Err(error) => Err(ImageError::io("clear", folder, io::Error::other(error))),
         }
     }
 }

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use kit::clock::Clock;
 use tokio::sync::OnceCell;
 
-use self::{groups::Groups, holder::Holder, prove::Proof, rights::Rights};
+use self::{groups::Groups, holder::Holder, prove::Proof};
 use super::{
     Backend, BackendInfo, Sandbox, SandboxClass, SandboxError, SandboxId, init, seccomp, volume::Volume,
 };
@@ -34,6 +34,8 @@ mod standing;
 mod sweep;
 mod v1;
 mod v2;
+
+pub(crate) use rights::{Range, Rights};
 
 /// What the backend is made with.
 #[derive(Debug, Clone)]

@@ -13,14 +13,14 @@ const KERNEL_LEAST: (u32, u32) = (5, 11);
 
 /// What this worker may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Rights {
+pub(crate) enum Rights {
     Root,
     Plain(Range),
 }
 
 /// Ids of the host that are this user's to give: inside, uid 0 is the user and the others are of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Range {
+pub(crate) struct Range {
     own: (u32, u32),
     uids: (u32, u32),
     gids: (u32, u32),
@@ -29,7 +29,7 @@ pub(super) struct Range {
 impl Rights {
     /// # Errors
     /// What is missing for a plain user, and the one command that mends it.
-    pub(super) fn find() -> Result<Self, String> {
+    pub(crate) fn find() -> Result<Self, String> {
         if nix::unistd::geteuid().is_root() {
             return Ok(Self::Root);
         }
@@ -86,7 +86,7 @@ impl Range {
     ///
     /// # Errors
     /// The tool's words.
-    pub(super) fn give_to(&self, pid: &str) -> Result<(), String> {
+    pub(crate) fn give_to(&self, pid: &str) -> Result<(), String> {
         let maps = [("newuidmap", self.own.0, self.uids), ("newgidmap", self.own.1, self.gids)];
         for (tool, own, (first, count)) in maps {
             let program = loops::find_tool(tool)
