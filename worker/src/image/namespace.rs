@@ -19,9 +19,13 @@ pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 #[error("`unshare` is not here: install util-linux")]
 pub(super) struct NoUnshare;
 
-/// It kills everything it can see, so it must see its own namespace only: hence the first line.
+/// It kills everything it can see, so it must see its own namespace only: hence the first line. The mounts of runs that
+/// are under way were copied with all others, and a copy would keep a volume's loop device busy for as long as a build takes.
 const WATCHER: &str = r#"
 [ "$$" = 1 ] || exit 125
+while read -r _ _ _ _ at _; do
+  case "$at" in */sandboxes/*|*/sandboxes-native/*) umount -l "$at" 2>/dev/null ;; esac
+done </proc/self/mountinfo
 exec 3<&0 </dev/null
 { cat <&3 >/dev/null; kill -KILL -1; } &
 exec 3<&-
@@ -196,6 +200,27 @@ mod tests {
         assert!(pid < 10, "{pid}");
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains("none /mnt"), "{mounts}");
+    }
+
+    #[tokio::test]
+    async fn a_build_holds_no_volume_of_a_run() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("left out: needs root");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path().join("sandboxes/id/volume");
+        std::fs::create_dir_all(&volume).unwrap();
+        let at = volume.to_str().unwrap();
+        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "none", at]).status().unwrap();
+        assert!(mounted.success());
+        let mut command = on_host().unwrap();
+        command.args(["grep", "-c", at, "/proc/self/mountinfo"]);
+        let inside = process::run(command, "grep", |_| {}, &CancellationToken::new()).await;
+        let outside = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let unmounted = std::process::Command::new("umount").arg(at).status().unwrap();
+        assert_eq!(inside.unwrap().output.trim(), "0");
+        assert!(outside.contains(at) && unmounted.success());
     }
 
     #[tokio::test]
