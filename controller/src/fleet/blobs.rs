@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kit::digest::Digest;
 use proto::v1;
 use tokio_stream::StreamExt as _;
+use tonic_types::StatusExt as _;
 
 use super::{
     FleetError,
@@ -63,10 +64,14 @@ impl Pantry {
 
 /// Puts it there, where it is not yet.
 pub(super) async fn put(line: &Line, digest: &Digest, bytes: &Bytes) -> Result<(), FleetError> {
-    let mut attempt = 0;
+    let (mut attempt, mut offset) = (0, 0);
     loop {
         attempt += 1;
-        match try_put(line, digest, bytes).await {
+        match try_put(line, digest, bytes, offset).await {
+            // An upload that broke off left its beginning there.
+            Err(Fault::Refused { status, .. }) if attempt < ATTEMPTS && there(&status, bytes).is_some() => {
+                offset = there(&status, bytes).unwrap_or(0);
+            }
             Err(fault @ Fault::Refused { .. }) if fault.is_transient() && attempt < ATTEMPTS => {
                 tokio::time::sleep(BUSY).await;
             }
@@ -83,18 +88,27 @@ pub(super) async fn put(line: &Line, digest: &Digest, bytes: &Bytes) -> Result<(
     }
 }
 
-async fn try_put(line: &Line, digest: &Digest, bytes: &Bytes) -> Result<u64, Fault> {
+/// How much of it the worker says it has, where that is what it refuses an upload for.
+fn there(status: &tonic::Status, bytes: &Bytes) -> Option<usize> {
+    if status.code() != tonic::Code::OutOfRange {
+        return None;
+    }
+    let received = status.get_details_error_info()?.metadata.get("received_bytes")?.parse().ok()?;
+    (received <= bytes.len()).then_some(received)
+}
+
+async fn try_put(line: &Line, digest: &Digest, bytes: &Bytes, offset: usize) -> Result<u64, Fault> {
     let mut client = line.client.clone();
     let ask = v1::FindMissingBlobsRequest { digests: vec![digest.to_string()] };
     let missing = line.ask("FindMissingBlobs", client.find_missing_blobs(ask)).await?;
     if missing.missing.is_empty() {
         return Ok(bytes.len() as u64);
     }
-    // From the beginning: a blob of ours is small, and the worker refuses an offset that it does not have.
-    let header = v1::BlobHeader { digest: digest.to_string(), size_bytes: bytes.len() as u64, offset: 0 };
+    let header =
+        v1::BlobHeader { digest: digest.to_string(), size_bytes: bytes.len() as u64, offset: offset as u64 };
     let head = v1::PutBlobRequest { header: Some(header), data: Bytes::new() };
     let whole = bytes.clone();
-    let chunks = (0..bytes.len()).step_by(proto::CHUNK_BYTES).map(move |from| {
+    let chunks = (offset..bytes.len()).step_by(proto::CHUNK_BYTES).map(move |from| {
         let to = (from + proto::CHUNK_BYTES).min(whole.len());
         v1::PutBlobRequest { header: None, data: whole.slice(from..to) }
     });
@@ -112,6 +126,23 @@ async fn try_put(line: &Line, digest: &Digest, bytes: &Bytes) -> Result<u64, Fau
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upload_goes_on_where_the_worker_says_it_stopped() {
+        let bytes = Bytes::from_static(b"twelve bytes");
+        let refused = |code, received: &str| {
+            let mut details = tonic_types::ErrorDetails::new();
+            let metadata =
+                std::collections::HashMap::from([("received_bytes".to_owned(), received.to_owned())]);
+            details.set_error_info("WRONG_OFFSET", "test", metadata);
+            tonic::Status::with_error_details(code, "no", details)
+        };
+        let out = tonic::Code::OutOfRange;
+        assert_eq!(there(&refused(out, "5"), &bytes), Some(5));
+        assert_eq!(there(&refused(out, "13"), &bytes), None, "more than there is");
+        assert_eq!(there(&refused(out, "-1"), &bytes), None);
+        assert_eq!(there(&refused(tonic::Code::Internal, "5"), &bytes), None);
+    }
 
     #[test]
     fn the_oldest_is_dropped_where_there_is_too_much() {

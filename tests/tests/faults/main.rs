@@ -53,7 +53,7 @@ matrix! {
     MachineDiskFull, machine_disk_full:
         Upload as upload, Starting as starting, Running as running, Finishing as finishing;
     EngineRestarted, engine_restarted:
-        Starting as starting, Running as running, Finishing as finishing;
+        Running as running;
 }
 
 #[test]

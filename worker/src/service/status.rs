@@ -111,7 +111,9 @@ fn plain(code: Code, reason: &str, message: impl ToString) -> Status {
 }
 
 fn with(code: Code, reason: &str, message: impl ToString, mut details: ErrorDetails) -> Status {
-    details.set_error_info(reason, DOMAIN, HashMap::new());
+    if details.error_info().is_none() {
+        details.set_error_info(reason, DOMAIN, HashMap::new());
+    }
     Status::with_error_details(code, message.to_string(), details)
 }
 
@@ -228,7 +230,12 @@ fn release(error: &ReleaseError) -> Status {
 fn blob(error: &BlobError) -> Status {
     match error {
         BlobError::Busy(_) => later(Code::Aborted, "BLOB_BUSY", error),
-        BlobError::Offset { .. } => plain(Code::OutOfRange, "WRONG_OFFSET", error),
+        BlobError::Offset { received, .. } => {
+            let mut details = ErrorDetails::new();
+            let there = HashMap::from([("received_bytes".to_owned(), received.to_string())]);
+            details.set_error_info("WRONG_OFFSET", DOMAIN, there);
+            with(Code::OutOfRange, "WRONG_OFFSET", error, details)
+        }
         BlobError::Size { .. } => plain(Code::InvalidArgument, "WRONG_SIZE", error),
         BlobError::Digest { .. } => plain(Code::InvalidArgument, "WRONG_DIGEST", error),
         BlobError::NoRoom { .. } => plain(Code::ResourceExhausted, "NO_ROOM", error),
