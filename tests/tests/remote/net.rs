@@ -43,10 +43,14 @@ pub fn require(tool: &str, package: &str) {
             .output()
             .is_ok_and(|o| o.status.success())
     };
+    // Tests run beside each other, and apt takes one at a time.
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if there() {
         return;
     }
-    let install = format!("apt-get install -y --no-install-recommends {package}");
+    let install = format!("apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends {package}");
+    let install = format!("{install} || {{ apt-get update && {install}; }}");
     let done = Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive").output();
     assert!(there(), "these tests need {tool}, and `{install}` did not help: {done:?}");
 }
