@@ -249,6 +249,22 @@ impl Home {
         (ran.code, ran.json())
     }
 
+    /// The newest campaign as `show` tells it, those of `exec` included; what is missing where there is none yet.
+    ///
+    /// # Errors
+    /// What is not there yet, for whoever waits for it.
+    pub fn newest(&self) -> Result<serde_json::Value, String> {
+        if !self.data_dir().join("journal.db").exists() {
+            return Err("no journal yet".to_owned());
+        }
+        let listed = self.run(&["list", "--all", "--output", "json"]);
+        let line = listed.stdout.lines().next().ok_or("no campaign yet")?;
+        let campaign: serde_json::Value =
+            serde_json::from_str(line).map_err(|e| format!("{e}: {listed:?}"))?;
+        let id = campaign["id"].as_str().ok_or("no id")?;
+        Ok(self.run(&["show", id, "--output", "json"]).json())
+    }
+
     /// Waits until nothing of this home is on the machine any more.
     ///
     /// # Panics

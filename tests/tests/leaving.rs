@@ -12,7 +12,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
 
 const SLEEPER: &str = "import time\nprint('started', flush=True)\nwhile True:\n    time.sleep(1)\n";
 /// The same for one that an engine's polite word does not move.
@@ -33,18 +32,7 @@ fn sleeper(home: &Home, source: &str) -> Child {
 }
 
 fn only_run(home: &Home) -> Result<String, String> {
-    Ok(shown(home)?["run_list"][0]["id"].as_str().ok_or("no run yet")?.to_owned())
-}
-
-fn shown(home: &Home) -> Result<Value, String> {
-    if !home.data_dir().join("journal.db").exists() {
-        return Err("no journal yet".to_owned());
-    }
-    let listed = home.run(&["list", "--all", "--output", "json"]);
-    let campaign: Value = serde_json::from_str(listed.stdout.lines().next().unwrap_or_default())
-        .map_err(|e| format!("{e}: {listed:?}"))?;
-    let id = campaign["id"].as_str().ok_or("no campaign yet")?;
-    Ok(home.run(&["show", id, "--output", "json"]).json())
+    Ok(home.newest()?["run_list"][0]["id"].as_str().ok_or("no run yet")?.to_owned())
 }
 
 /// The small image as the machine's engine has it.
@@ -124,7 +112,7 @@ fn a_power_cut_leaves_nothing_after_the_next_command() {
     assert!(!campaigns.stdout.contains("running"), "{campaigns:?}");
     let logs = home.run(&["logs", &run]);
     assert!(logs.stdout.contains("started"), "what was learnt before the cut is kept: {logs:?}");
-    let shown = shown(&home).expect("a journal");
+    let shown = home.newest().expect("a journal");
     let told = shown["run_list"][0].clone();
     assert_eq!(told["outcome"], "lost", "{shown:#}");
     assert!(told["message"].as_str().is_some_and(|m| m.contains("started anew")), "{shown:#}");

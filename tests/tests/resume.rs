@@ -27,18 +27,6 @@ fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).expect("the command runs");
 }
 
-/// The only campaign.
-fn shown(home: &Home) -> Result<Value, String> {
-    if !home.data_dir().join("journal.db").exists() {
-        return Err("no journal yet".to_owned());
-    }
-    let listed = home.run(&["list", "--output", "json"]);
-    let line = listed.stdout.lines().next().ok_or("no campaign yet")?;
-    let campaign: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
-    let id = campaign["id"].as_str().ok_or("no id")?;
-    Ok(home.run(&["show", id, "--output", "json"]).json())
-}
-
 fn runs(shown: &Value) -> Vec<Value> {
     shown["run_list"].as_array().cloned().unwrap_or_default()
 }
@@ -52,7 +40,7 @@ fn full_run(home: &Home, child: &mut Child) -> String {
         if let Ok(Some(status)) = child.try_wait() {
             panic!("the command ended by itself: {status}");
         }
-        let shown = shown(home)?;
+        let shown = home.newest()?;
         let running = |run: &Value| run["state"] == "running" && run["purpose"] == "full";
         if runs(&shown).iter().any(running) { Ok(id_of(&shown)) } else { Err(format!("{shown:#}")) }
     })
@@ -79,14 +67,14 @@ fn a_killed_campaign_goes_on_repeats_nothing_and_ends_like_run() {
     signal(child.id(), Signal::SIGKILL);
     assert_eq!(home.finish(child, OUT).code, -1, "the damage is real");
 
-    let waits = shown(&home).expect("a campaign");
+    let waits = home.newest().expect("a campaign");
     assert_eq!(
         (&waits["state"], &waits["resume"]),
         (&"interrupted".into(), &format!("autoresearch resume {id}").into())
     );
     let mut other = home.spawn(&["run", QUESTION, "--max-iterations", "1", "--seeds", "3"]);
     wait_for("another campaign beside it", UNDER_WAY, || {
-        let seen = shown(&home)?;
+        let seen = home.newest()?;
         if id_of(&seen) == id { Err(format!("{seen:#}")) } else { Ok(()) }
     });
     signal(other.id(), Signal::SIGINT);
@@ -131,13 +119,13 @@ fn an_interrupted_campaign_goes_on_from_before_and_its_report_is_replaced() {
     };
     assert_eq!(report()["state"], "interrupted");
     let cancelled = |shown: &Value| runs(shown).iter().filter(|run| run["outcome"] == "cancelled").count();
-    let before = cancelled(&shown(&home).expect("a campaign"));
+    let before = cancelled(&home.newest().expect("a campaign"));
     assert!(before > 0, "the damage is real");
 
     let ran = home.finish(home.spawn(&["resume", &id]), ENDS).expect(0);
     assert!(ran.stdout.trim_end().ends_with(&path), "{ran:?}");
     assert_eq!(report()["state"], "finished");
-    let ended = shown(&home).expect("a campaign");
+    let ended = home.newest().expect("a campaign");
     assert_eq!(cancelled(&ended), before, "what was cancelled ran again, and nothing was cancelled anew");
     let good = runs(&ended).iter().filter(|run| run["outcome"] == "succeeded").count();
     assert_eq!(good, 8, "{ended:#}");
@@ -166,7 +154,7 @@ fn without_a_terminal_it_goes_on_and_attach_comes_back_to_it() {
 
     let ran = home.finish(home.spawn(&["attach", &id, "--output", "json"]), ENDS).expect(0).json();
     assert_eq!((&ran["id"], &ran["state"]), (&id.as_str().into(), &"finished".into()), "{ran:#}");
-    each_once(&shown(&home).expect("a campaign"));
+    each_once(&home.newest().expect("a campaign"));
     wait_for("the owner to go", OUT, || {
         if std::path::Path::new(&format!("/proc/{pid}")).exists() {
             Err(format!("process {pid}"))

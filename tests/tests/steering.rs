@@ -16,18 +16,6 @@ const RUN_ENDS: Duration = Duration::from_secs(240);
 /// For a run that would be placed in spite of a pause: slots are free and the next one would start within a second.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// The only campaign.
-fn shown(home: &Home) -> Result<Value, String> {
-    if !home.data_dir().join("journal.db").exists() {
-        return Err("no journal yet".to_owned());
-    }
-    let listed = home.run(&["list", "--output", "json"]);
-    let line = listed.stdout.lines().next().ok_or("no campaign yet")?;
-    let campaign: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
-    let id = campaign["id"].as_str().ok_or("no id")?;
-    Ok(home.run(&["show", id, "--output", "json"]).json())
-}
-
 fn runs(shown: &Value) -> Vec<Value> {
     shown["run_list"].as_array().cloned().unwrap_or_default()
 }
@@ -37,7 +25,7 @@ fn under_way(home: &Home, child: &mut Child) -> String {
         if let Ok(Some(status)) = child.try_wait() {
             panic!("the command ended by itself: {status}");
         }
-        let shown = shown(home)?;
+        let shown = home.newest()?;
         let running = runs(&shown).iter().any(|run| run["state"] == "running");
         if running { Ok(shown["id"].as_str().expect("an id").to_owned()) } else { Err(format!("{shown:#}")) }
     })
@@ -52,12 +40,12 @@ fn a_campaign_is_paused_told_given_more_and_cancelled_from_another_terminal() {
     let told = home.run(&["pause", &id[..13], "--output", "json"]).expect(0).json();
     assert_eq!((told["command"].as_str(), told["taken"].as_bool()), (Some("pause"), Some(true)), "{told:#}");
     let still = wait_for("the runs under way to end", RUN_ENDS, || {
-        let shown = shown(&home)?;
+        let shown = home.newest()?;
         let over = runs(&shown).iter().all(|run| !run["outcome"].is_null());
         if over && shown["state"] == "paused" { Ok(runs(&shown).len()) } else { Err(format!("{shown:#}")) }
     });
     std::thread::sleep(QUIET);
-    assert_eq!(runs(&shown(&home).expect("a campaign")).len(), still, "nothing is begun in a pause");
+    assert_eq!(runs(&home.newest().expect("a campaign")).len(), still, "nothing is begun in a pause");
 
     let _taken = home.run(&["hint", &id, "look at the first epochs"]).expect(0);
     let limits = home.run(&["budget", &id, "--time-budget", "9h", "--output", "json"]).expect(0).json();
@@ -69,7 +57,7 @@ fn a_campaign_is_paused_told_given_more_and_cancelled_from_another_terminal() {
 
     let _taken = home.run(&["resume", &id]).expect(0);
     wait_for("another run", RUN_ENDS, || {
-        let shown = shown(&home)?;
+        let shown = home.newest()?;
         if runs(&shown).len() > still { Ok(()) } else { Err(format!("{shown:#}")) }
     });
 
@@ -78,7 +66,7 @@ fn a_campaign_is_paused_told_given_more_and_cancelled_from_another_terminal() {
     println!("a cancel was taken after {:?}", since.elapsed());
     let ran = home.finish(child, Duration::from_secs(60));
     println!("the campaign had ended after {:?}", since.elapsed());
-    let last = shown(&home).expect("a campaign");
+    let last = home.newest().expect("a campaign");
     assert_eq!(last["state"], "cancelled", "{last:#}\n{ran:?}");
     let report = home.run(&["report", &id]).expect(0);
     assert!(report.stdout.contains("look at the first epochs"), "{report:?}");

@@ -36,11 +36,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Failure, dup2, fork, launch, os_error, setsid, umask};
+use super::{Failure, dup2, fork, launch, os_error, setsid, umask, volume};
 
 const MS_NOSYMFOLLOW: c_ulong = 256; // since Linux 5.10
 const STREAMS: [&str; 3] = ["stdout", "stderr", "metrics"];
-const HOSTS: &[u8] = b"127.0.0.1 localhost\n::1 localhost\n";
 /// As on a volume of ext4: one inode for 16 KiB.
 const BYTES_PER_INODE: u64 = 16 << 10;
 /// Of the part that the worker fills: its own few and the run's input files.
@@ -152,7 +151,7 @@ fn volume(order: &Order) -> io::Result<()> {
     }
     let program = fs::read("/proc/self/exe")?;
     file(&place.join("init/sandbox-init"), 0o500, &program)?;
-    file(&place.join("init/hosts"), 0o444, HOSTS)?;
+    file(&place.join("init/hosts"), 0o444, volume::HOSTS)?;
     // PID 1's settings, which the worker writes: both are uid 0 here.
     file(&place.join("in/init"), 0o600, b"")
 }

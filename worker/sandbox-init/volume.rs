@@ -28,7 +28,7 @@ use std::{
 };
 
 /// All that a program may call by a name: itself. An engine gives a container without a network an empty one.
-const HOSTS: &[u8] = b"127.0.0.1 localhost\n::1 localhost\n";
+pub(crate) const HOSTS: &[u8] = b"127.0.0.1 localhost\n::1 localhost\n";
 const IMAGE: &str = "volume.ext4";
 const VOLUME: &str = "volume";
 /// The same file system without links that are followed and programs that run: the worker reads artifacts through it.

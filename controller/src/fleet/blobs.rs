@@ -67,11 +67,16 @@ pub(super) async fn put(line: &Line, digest: &Digest, bytes: &Bytes) -> Result<(
     let (mut attempt, mut offset) = (0, 0);
     loop {
         attempt += 1;
-        match try_put(line, digest, bytes, offset).await {
-            // An upload that broke off left its beginning there.
-            Err(Fault::Refused { status, .. }) if attempt < ATTEMPTS && there(&status, bytes).is_some() => {
-                offset = there(&status, bytes).unwrap_or(0);
-            }
+        let put = try_put(line, digest, bytes, offset).await;
+        // An upload that broke off left its beginning there.
+        if let Err(Fault::Refused { status, .. }) = &put
+            && attempt < ATTEMPTS
+            && let Some(received) = there(status, bytes)
+        {
+            offset = received;
+            continue;
+        }
+        match put {
             Err(fault @ Fault::Refused { .. }) if fault.is_transient() && attempt < ATTEMPTS => {
                 tokio::time::sleep(BUSY).await;
             }

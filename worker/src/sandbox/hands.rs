@@ -4,14 +4,9 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
-    io::Write as _,
-    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
-
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{SandboxId, init};
 
@@ -96,11 +91,8 @@ pub(crate) struct OwnHands;
 impl Hands for OwnHands {
     fn work(&self, _: SandboxId, folder: &Path, work: &Work) -> Result<(), String> {
         let failed = |e: std::io::Error| format!("cannot start the program that mounts volumes: {e}");
-        // From memory: the state folder may lie where nothing may be executed.
-        let program = memfd_create("sandbox-volume", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-        let mut program = File::from(program);
-        program.write_all(init::PROGRAM).map_err(failed)?;
-        let output = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        let (mut command, _program) = init::from_memory().map_err(failed)?;
+        let output = command
             .args(work.arguments(folder, work.layers()))
             .env_clear()
             .stdin(Stdio::null())

@@ -2,12 +2,32 @@
 //! of its orders, and the file of settings that it reads when the start gate opens. The reports that come back
 //! are in `report.rs`. Change these three together.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::{self, Write as _},
+    os::fd::AsRawFd as _,
+    process::Command,
+    time::Duration,
+};
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::Order;
 
 /// PID 1: static, so that it runs in any image.
 pub(crate) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandbox-init"));
+/// Runs the program on this host, from memory: the state folder may lie where nothing may be executed. The file is to be kept
+/// until the command was started.
+///
+/// # Errors
+/// Where there is no memory for it.
+pub(crate) fn from_memory() -> io::Result<(Command, File)> {
+    let mut program = File::from(memfd_create("sandbox-init", MemfdFlags::CLOEXEC)?);
+    program.write_all(PROGRAM)?;
+    Ok((Command::new(format!("/proc/self/fd/{}", program.as_raw_fd())), program))
+}
+
 /// How long the start gate of a cold sandbox stays shut before PID 1 gives up.
 pub(crate) const COLD_GATE: Duration = Duration::from_secs(600);
 /// Where PID 1 finds its settings, below `in/`.

@@ -111,9 +111,7 @@ fn plain(code: Code, reason: &str, message: impl ToString) -> Status {
 }
 
 fn with(code: Code, reason: &str, message: impl ToString, mut details: ErrorDetails) -> Status {
-    if details.error_info().is_none() {
-        details.set_error_info(reason, DOMAIN, HashMap::new());
-    }
+    details.set_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(code, message.to_string(), details)
 }
 
@@ -234,7 +232,7 @@ fn blob(error: &BlobError) -> Status {
             let mut details = ErrorDetails::new();
             let there = HashMap::from([("received_bytes".to_owned(), received.to_string())]);
             details.set_error_info("WRONG_OFFSET", DOMAIN, there);
-            with(Code::OutOfRange, "WRONG_OFFSET", error, details)
+            Status::with_error_details(Code::OutOfRange, error.to_string(), details)
         }
         BlobError::Size { .. } => plain(Code::InvalidArgument, "WRONG_SIZE", error),
         BlobError::Digest { .. } => plain(Code::InvalidArgument, "WRONG_DIGEST", error),

@@ -3,22 +3,16 @@
 //! namespace is there as long as it is.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::{fs::MetadataExt as _, process::CommandExt as _},
-    },
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{MemfdFlags, memfd_create},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::rights::Range;
 use crate::sandbox::{
@@ -57,11 +51,8 @@ impl Holder {
 
     fn make(&self, folder: &Path, slot_uid: u32, disk_bytes: u64) -> Result<(), String> {
         let failed = |e: std::io::Error| format!("cannot start the program that holds volumes: {e}");
-        // From memory: the state folder may lie where nothing may be executed.
-        let program = memfd_create("sandbox-init", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-        let mut program = File::from(program);
-        program.write_all(init::PROGRAM).map_err(failed)?;
-        let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        let (mut command, _program) = init::from_memory().map_err(failed)?;
+        let mut child = command
             .arg0("sandbox-init")
             .arg(ROLE)
             .arg(folder)
